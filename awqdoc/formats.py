@@ -1,0 +1,100 @@
+"""The two values that everything else passes around: a quantized weight, and the size of a multiplication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from awqdoc.errors import AwqdocError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The product Y[m, n] = X[m, k] @ W[k, n] with W in INT4, one scale for each `group_size` rows of a column.
+
+    Attributes
+    ----------
+    m, n, k : int
+        Batch (tokens), out_features, in_features.
+    group_size : int
+        Rows of W that share a scale and a zero point. 16-bit scales and 4-bit zero points are assumed.
+    """
+
+    m: int
+    n: int
+    k: int
+    group_size: int = 128
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, a multiply-add counted as two."""
+        return 2 * self.m * self.n * self.k
+
+    def weight_bytes(self, bits: int) -> float:
+        """Bytes of the weight alone: `bits` = 16 for FP16, or 4 with its scales (16 bit) and zero points (4 bit)."""
+        overhead = 0.0 if bits == 16 else (16 + bits) / self.group_size
+        return self.n * self.k * (bits + overhead) / 8
+
+    def bytes(self, bits: int) -> float:
+        """Fewest bytes that must cross the memory bus: weight and X read once, Y written once."""
+        return self.weight_bytes(bits) + 2 * self.m * (self.k + self.n)
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight as codes, scales and zero points: w[k, n] = (codes[k, n] - zeros[k // g, n]) * scales[k // g, n].
+
+    Attributes
+    ----------
+    codes : torch.Tensor
+        uint8 [K, N], values 0 to 15.
+    scales : torch.Tensor
+        float16 [K / g, N].
+    zeros : torch.Tensor
+        uint8 [K / g, N], values 0 to 15.
+    group_size : int
+        g, the number of rows that share a scale.
+
+    Raises
+    ------
+    AwqdocError
+        If shapes or dtypes do not fit together.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    zeros: torch.Tensor
+    group_size: int
+
+    def __post_init__(self) -> None:
+        found = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in self._tensors()}
+        k, n = found["codes"][1] if self.codes.dim() == 2 else (0, 0)
+        if k == 0 or k % self.group_size:
+            raise AwqdocError(
+                f"codes must be [K, N] with K a multiple of the group size {self.group_size}; "
+                f"found shape {found['codes'][1]}."
+            )
+        groups = (k // self.group_size, n)
+        wanted = {"codes": ("uint8", (k, n)), "scales": ("float16", groups), "zeros": ("uint8", groups)}
+        for name, (dtype, shape) in wanted.items():
+            if found[name] != (dtype, shape):
+                raise AwqdocError(
+                    f"{name} must be {dtype} {list(shape)}; found {found[name][0]} {list(found[name][1])}."
+                )
+
+    def _tensors(self) -> tuple[tuple[str, torch.Tensor], ...]:
+        return (("codes", self.codes), ("scales", self.scales), ("zeros", self.zeros))
+
+    def dequantize(self) -> torch.Tensor:
+        """Return W as float16 [K, N]: the difference is exact, the product is rounded once."""
+        groups = self.codes.float().unflatten(0, (-1, self.group_size))
+        weight = (groups - self.zeros.float().unsqueeze(1)) * self.scales.float().unsqueeze(1)
+        return weight.flatten(0, 1).half()
+
+    def to(self, device: str) -> QuantizedWeight:
+        """Return the same weight with its tensors on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in self._tensors()}
+        return QuantizedWeight(**moved, group_size=self.group_size)
