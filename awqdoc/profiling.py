@@ -1,0 +1,87 @@
+"""Timing that keeps every sample, and the arithmetic from seconds to throughput."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+Call = Callable[[], object]
+
+GRAPH_CLOCK = "CUDA events around a graph replay, cold weights"
+CPU_CLOCK = "time.perf_counter, warm weights"
+
+
+def clock_name(device: str) -> str:
+    """Name the clock that `interleave` uses on `device`, for the label of what it measures."""
+    return CPU_CLOCK if device == "cpu" else GRAPH_CLOCK
+
+
+def interleave(competitors: dict[str, Sequence[Call]], device: str, rounds: int = 20) -> dict[str, list[float]]:
+    """Time competitors in turn, so that a drifting clock or a hot chip meets all of them alike.
+
+    Parameters
+    ----------
+    competitors : dict
+        Name -> calls that do the same work on different copies of its weight. On a GPU the copies together must exceed
+        the L2 cache several times, so that each call finds its weight cold.
+    device : str
+        ``"cuda"``: the calls of a competitor are captured in one CUDA graph and a replay is timed with events, so that
+        Python and launch gaps do not count (an empty graph node costs about a microsecond, which does). ``"cpu"``: each
+        call is timed with ``time.perf_counter``.
+    rounds : int
+        Samples for each competitor.
+
+    Returns
+    -------
+    dict
+        Name -> seconds per call, one for each round, in the order in which they were taken.
+    """
+    timers = {
+        name: _host_timer(calls) if device == "cpu" else _graph_timer(calls) for name, calls in competitors.items()
+    }
+    samples: dict[str, list[float]] = {name: [] for name in timers}
+    names = list(timers)
+    for number in range(rounds):
+        # Each round starts with another one: none is always timed behind the same neighbour.
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            samples[name].append(timers[name]())
+    return samples
+
+
+def _graph_timer(calls: Sequence[Call]) -> Callable[[], float]:
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # compile, autotune and fill workspaces outside the capture
+            calls[0]()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()
+
+    def timed() -> float:
+        before.record()
+        graph.replay()
+        after.record()
+        after.synchronize()
+        return before.elapsed_time(after) / 1000 / len(calls)
+
+    return timed
+
+
+def _host_timer(calls: Sequence[Call]) -> Callable[[], float]:
+    calls[0]()
+
+    def timed() -> float:
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        return (time.perf_counter() - start) / len(calls)
+
+    return timed
