@@ -1,0 +1,185 @@
+"""The measured questions, and `measure`: answer one here if a GPU is present, else replay its recording.
+
+An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs without a GPU) and
+``run(device, **cell) -> list of rows`` for one value of each axis. It is named in `EXPERIMENTS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from awqdoc import gpu
+from awqdoc.errors import AwqdocError
+from awqdoc.experiments.journal import Journal
+from awqdoc.recordings import FOLDER, Parameters, Recording, find, load, save, slug
+from awqdoc.recordings.provenance import collect
+
+SEED = 0
+MODES = ("auto", "live", "recorded")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One measured question: its name, what it asks, and about how long the published parameters take."""
+
+    name: str
+    question: str
+    minutes: float
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that measures it, imported on first use."""
+        return importlib.import_module("awqdoc.experiments." + self.name.replace("-", "_"))
+
+    @property
+    def axes(self) -> Parameters:
+        """Axis -> the published values."""
+        return {axis: list(values) for axis, values in self.module.AXES.items()}
+
+    def cells(self, parameters: Parameters) -> list[dict[str, Any]]:
+        """Every combination of one value of each axis: what is measured, and kept, at a time."""
+        return [dict(zip(parameters, values, strict=True)) for values in product(*parameters.values())]
+
+
+_TABLE = (
+    Experiment("device", "What does this GPU say of itself?", minutes=0.1),
+    Experiment("batch-sweep", "From which batch size on is INT4 slower than FP16?", minutes=3),
+)
+EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
+
+# Every recording that this process was given, in order; the site's build reads it to label its pages.
+ledger: list[Recording] = []
+
+
+def measure(name: str, **parameters: Any) -> Recording:
+    """Measure an experiment on this machine's GPU, or replay its recording where there is none.
+
+    The environment variable ``AWQDOC_MODE`` decides: ``auto`` (the default) measures if a suitable GPU is present, ``live`` insists
+    on measuring, ``recorded`` always replays. With ``AWQDOC_RESULTS=folder`` what is measured is kept there and used
+    again as long as the code that made it is the same.
+
+    Parameters
+    ----------
+    name : str
+        One of `EXPERIMENTS`.
+    **parameters
+        Axis = value or list of values; an axis that is not given keeps its published values. Values that nobody recorded are
+        measured on the CPU where that is possible, and labelled so.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    AwqdocError
+        If there is no such experiment or axis, or it can be neither measured nor replayed here.
+    """
+    experiment = lookup(name)
+    wanted = _complete(experiment, parameters)
+    mode = os.environ.get("AWQDOC_MODE", "auto")
+    if mode not in MODES:
+        raise AwqdocError(f"AWQDOC_MODE must be one of {', '.join(MODES)}; found {mode!r}.")
+    result = _measure_or_replay(experiment, wanted, mode, bool(parameters))
+    ledger.append(result)
+    return result
+
+
+def lookup(name: str) -> Experiment:
+    """Return an experiment by name, or say which there are."""
+    if name not in EXPERIMENTS:
+        raise AwqdocError(f"There is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
+    return EXPERIMENTS[name]
+
+
+def _complete(experiment: Experiment, parameters: dict[str, Any]) -> Parameters:
+    axes = experiment.axes
+    unknown = [axis for axis in parameters if axis not in axes]
+    if unknown:
+        known = ", ".join(axes) or "none"
+        raise AwqdocError(f"The experiment {experiment.name} has no parameter {unknown[0]!r}; it has {known}.")
+    lists = {axis: list(v) if isinstance(v, list | tuple) else [v] for axis, v in parameters.items()}
+    return {**axes, **lists}
+
+
+def _measure_or_replay(experiment: Experiment, wanted: Parameters, mode: str, explicit: bool) -> Recording:
+    lack = gpu.why_not_suitable()
+    if mode != "recorded" and lack is None:
+        return _live(experiment, wanted)
+    recorded = find(experiment.name)
+    fitting = [recording for recording in recorded if recording.covers(wanted)]
+    if mode != "live" and fitting:
+        return fitting[0].select(**wanted)
+    # The published sizes are a GPU's: a CPU would take hours, so it runs only what was asked for by name.
+    if mode != "recorded" and experiment.module.CPU and explicit:
+        return run(experiment, wanted, "cpu", folder=None)
+    if mode == "live":
+        raise AwqdocError(f"AWQDOC_MODE=live needs a GPU to measure {experiment.name}, but {lack}.")
+    raise AwqdocError(_nothing_recorded(experiment, wanted, recorded))
+
+
+def _nothing_recorded(experiment: Experiment, wanted: Parameters, recorded: list[Recording]) -> str:
+    if not recorded:
+        return f"Nobody has recorded {experiment.name} yet: measure it on a GPU with `awqdoc record {experiment.name}`."
+    has = recorded[0].parameters
+    missing = {axis: [v for v in values if v not in has.get(axis, [])] for axis, values in wanted.items()}
+    lacks = "; ".join(f"{axis} {_list(values)}" for axis, values in missing.items() if values)
+    holds = "; ".join(f"{axis} {_list(values)}" for axis, values in has.items())
+    return f"The recording of {experiment.name} does not hold {lacks}, and no GPU is here to measure; it holds {holds}."
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _live(experiment: Experiment, wanted: Parameters) -> Recording:
+    """Measure on the GPU; with AWQDOC_RESULTS, measure the published parameters once and keep them."""
+    folder = os.environ.get("AWQDOC_RESULTS")
+    published = experiment.axes
+    if not folder or any(set(wanted[axis]) - set(published[axis]) for axis in wanted):
+        return run(experiment, wanted, "cuda", folder=None)
+    kept = Path(folder) / slug(gpu.suitable() or "") / f"{experiment.name}.json"
+    if kept.exists():
+        recording = replace(load(kept), origin="measured")
+        if not recording.stale and recording.covers(published):
+            return recording.select(**wanted)
+    return run(experiment, published, "cuda", folder=Path(folder)).select(**wanted)
+
+
+def run(experiment: Experiment, parameters: Parameters, device: str, folder: Path | None) -> Recording:
+    """Measure every cell on `device`, and keep the result in `folder` if one is given.
+
+    Cells that are done are kept in a journal beside the result, so that an interrupted run goes on where it was.
+    """
+    provenance = collect(experiment.name, device, SEED)
+    cells = experiment.cells(parameters)
+    with Journal(experiment.name, cells, provenance, folder) as journal:
+        for cell in journal.remaining():
+            journal.add(cell, [{**cell, **row} for row in experiment.module.run(device, **cell)])
+        result = Recording(experiment.name, parameters, journal.provenance, journal.rows, origin="measured")
+        if folder is not None:
+            journal.replace_by(save(result, folder))
+    return result
+
+
+def record(name: str, folder: Path = FOLDER) -> Path:
+    """Measure the published parameters of an experiment on the GPU and store the recording below `folder`.
+
+    Raises
+    ------
+    AwqdocError
+        If no suitable GPU is present or the folder cannot be written to.
+    """
+    experiment = lookup(name)
+    lack = gpu.why_not_suitable()
+    if lack is not None:
+        raise AwqdocError(f"A recording is made on a GPU, but {lack}.")
+    recording = run(experiment, experiment.axes, "cuda", folder)
+    return folder / slug(recording.provenance["gpu"]) / f"{name}.json"
