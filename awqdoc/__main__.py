@@ -1,0 +1,5 @@
+"""`python -m awqdoc` is `awqdoc`."""
+
+from awqdoc.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""How every figure looks: one palette, a light and a dark variant of the same drawing, and what the figure says of itself."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from awqdoc.recordings import Recording
+
+# Name -> colour on a light and on a dark page. The hues are Okabe and Ito's, which stay apart for colour-blind readers; each
+# has 3 : 1 contrast or more against its page. No two light values are equal: dark is made by replacing them.
+PALETTE = {
+    "ink": ("#1f2328", "#e6edf3"),
+    "muted": ("#656d76", "#9198a1"),
+    "grid": ("#d8dee4", "#3d444d"),
+    "blue": ("#0072b2", "#58b4e8"),
+    "orange": ("#c65200", "#f08c4a"),
+    "green": ("#00805c", "#3ec49a"),
+    "purple": ("#a8487f", "#de93bf"),
+    "ochre": ("#8a6a00", "#d9b62f"),
+}
+
+_STYLE = {
+    "axes.edgecolor": PALETTE["muted"][0],
+    "axes.grid": True,
+    "axes.labelcolor": PALETTE["ink"][0],
+    "axes.prop_cycle": mpl.cycler(color=[PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "ochre")]),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titlecolor": PALETTE["ink"][0],
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "grid.color": PALETTE["grid"][0],
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.labelcolor": PALETTE["ink"][0],
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "savefig.facecolor": "none",
+    "text.color": PALETTE["ink"][0],
+    "xtick.color": PALETTE["muted"][0],
+    "xtick.labelcolor": PALETTE["ink"][0],
+    "ytick.color": PALETTE["muted"][0],
+    "ytick.labelcolor": PALETTE["ink"][0],
+}
+
+# 480 CSS pixels: half of a desktop column, and on a phone still 9-pixel letters.
+WIDTH = 5.0
+
+
+def colour(name: str) -> str:
+    """Return a palette colour as figures must use it."""
+    return PALETTE[name][0]
+
+
+def new_figure(height: float = 3.6) -> tuple[Figure, Axes]:
+    """Return a figure of the common width with one pair of axes, in the common style; `height` is in inches."""
+    with mpl.rc_context(_STYLE):
+        return plt.subplots(figsize=(WIDTH, height))
+
+
+def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
+    """Say what a figure shows, for readers who cannot see it, and where its numbers come from.
+
+    Parameters
+    ----------
+    alt : str
+        What a sighted reader would take from it, in a sentence or two.
+    source : Recording or None
+        The recording that it was drawn from; None if everything in it is modelled. Its label is written below the drawing, so
+        that a copied picture keeps it.
+    """
+    figure.awqdoc_alt = alt  # type: ignore[attr-defined]
+    figure.awqdoc_source = source  # type: ignore[attr-defined]
+    figure.supxlabel(label(source), fontsize=7.5, color=colour("muted"), x=0.99, ha="right")
+    return figure
+
+
+def label(source: Recording | None) -> str:
+    """Return the kind of a figure's or table's numbers as one line."""
+    return "modelled: computed from formulas or data sheets, not measured" if source is None else source.label
+
+
+def to_svg(figure: Figure, theme: str) -> str:
+    """Return a figure as SVG for a ``"light"`` or a ``"dark"`` page, with a transparent background."""
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "awqdoc"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    if theme == "dark":
+        for light, dark in PALETTE.values():
+            svg = svg.replace(light, dark)
+    return svg
+
+
+class Display:
+    """A figure for a notebook: both variants as HTML, of which the page's theme shows one."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        plt.close(figure)
+
+    def _repr_html_(self) -> str:
+        alt = html.escape(getattr(self.figure, "awqdoc_alt", ""), quote=True)
+        images = [
+            f'<img class="only-{theme} awqdoc-figure" alt="{alt}" src="{_data_uri(self.figure, theme)}"{hidden}>'
+            for theme, hidden in (("light", ""), ("dark", ' style="display: none"'))
+        ]
+        return f'<figure class="awqdoc-figure">{"".join(images)}</figure>'
+
+
+def _data_uri(figure: Figure, theme: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure, theme).encode()).decode()
+
+
+def si(value: float, unit: str, digits: int = 3, binary: bool = False) -> str:
+    """Write a quantity with a prefix: ``si(4.9e12, "B/s")`` is ``4.90 TB/s``; `binary` counts in 1024s: KiB, MiB."""
+    base, mark = (1024, "i") if binary else (1000, "")
+    for prefix in ("", "K" if binary else "k", "M", "G", "T"):
+        if abs(value) < 999.5 * (base / 1000) or prefix == "T":
+            break
+        value /= base
+    text = f"{value:.{max(0, digits - len(str(int(abs(value)))))}f}" if value != int(value) else f"{value:.0f}"
+    return f"{text} {prefix}{mark if prefix else ''}{unit}".rstrip()
+
+
+def medians(row: dict[str, Any]) -> float:
+    """Return the median of a row's samples, in seconds."""
+    samples = sorted(row["seconds"])
+    middle = len(samples) // 2
+    return float(samples[middle] if len(samples) % 2 else (samples[middle - 1] + samples[middle]) / 2)

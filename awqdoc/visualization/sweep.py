@@ -1,0 +1,142 @@
+"""The batch sweep: latency, speed-up and the table of everything that follows from them."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from awqdoc.formats import Problem
+from awqdoc.kernels import BACKENDS
+from awqdoc.recordings import Recording
+from awqdoc.visualization.style import colour, describe, new_figure, si
+from awqdoc.visualization.tables import Table
+
+Row = dict[str, Any]
+_COLOURS = dict(zip(BACKENDS, ("muted", "ochre", "blue", "orange"), strict=False))
+
+
+def problem(row: Row) -> Problem:
+    """Return the size that a row of the sweep belongs to."""
+    n, k = (int(part) for part in row["shape"].split("x"))
+    return Problem(row["m"], n, k, row["group_size"])
+
+
+def timed(recording: Recording, backend: str, shape: str) -> list[Row]:
+    """Return the rows with times of one backend and shape, by batch size."""
+    rows = [row for row in recording.rows if row["backend"] == backend and row["shape"] == shape and "seconds" in row]
+    return sorted(rows, key=lambda row: int(row["m"]))
+
+
+def speedups(recording: Recording, backend: str, shape: str) -> dict[int, list[float]]:
+    """Return, for each batch size, FP16 time over a backend's time, round by round of the interleaved run."""
+    base = {row["m"]: row["seconds"] for row in timed(recording, "fp16", shape)}
+    return {
+        row["m"]: [b / a for a, b in zip(row["seconds"], base[row["m"]], strict=True)]
+        for row in timed(recording, backend, shape)
+        if row["m"] in base
+    }
+
+
+def crossing(recording: Recording, backend: str, shape: str) -> int | None:
+    """Return the smallest measured batch size at which a backend is slower than FP16, or None if there is none."""
+    ratios = speedups(recording, backend, shape)
+    return next((m for m in sorted(ratios) if median(ratios[m]) < 1), None)
+
+
+def plot_latency(recording: Recording, shape: str) -> Figure:
+    """Draw time over batch size for every backend on one layer shape: medians, with all samples as a band."""
+    figure, axes = new_figure()
+    for name, backend in BACKENDS.items():
+        rows = timed(recording, name, shape)
+        if not rows:
+            continue
+        m = [row["m"] for row in rows]
+        axes.plot(m, [1e6 * median(row["seconds"]) for row in rows], "o-", color=colour(_COLOURS[name]), label=backend.title)
+        low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
+        axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
+    axes.set_yscale("log")
+    _batch_axis(axes, recording)
+    axes.set_ylabel("time, µs (log)")
+    axes.set_title(f"One layer, {shape.replace('x', ' × ')} (N × K)")
+    axes.legend(loc="upper left", fontsize=8.5)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
+    return describe(figure, _latency_alt(recording, shape), recording)
+
+
+def _latency_alt(recording: Recording, shape: str) -> str:
+    parts = []
+    for name, backend in BACKENDS.items():
+        rows = timed(recording, name, shape)
+        if rows:
+            first, last = rows[0], rows[-1]
+            parts.append(
+                f"{backend.title}: {1e6 * median(first['seconds']):.0f} µs at batch {first['m']}, "
+                f"{1e6 * median(last['seconds']):.0f} µs at batch {last['m']}"
+            )
+    return f"Time of one {shape} product over batch size, by backend. {'; '.join(parts)}."
+
+
+def plot_speedup(recording: Recording, shape: str) -> Figure:
+    """Draw the speed-up over FP16 by batch size for every INT4 backend on one shape, and the ceiling that the bytes set."""
+    figure, axes = new_figure()
+    parts = []
+    for name, backend in BACKENDS.items():
+        ratios = speedups(recording, name, shape)
+        if name == "fp16" or not ratios:
+            continue
+        m = sorted(ratios)
+        axes.plot(m, [median(ratios[i]) for i in m], "o-", color=colour(_COLOURS[name]), label=backend.title)
+        low, high = ([f(ratios[i]) for i in m] for f in (min, max))
+        axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
+        parts.append(f"{backend.title}: {median(ratios[m[0]]):.2f} at batch {m[0]}, {median(ratios[m[-1]]):.2f} at {m[-1]}")
+    ceiling = _ceiling(recording, shape)
+    axes.axhline(ceiling, color=colour("muted"), linestyle=":", label=f"bytes allow {ceiling:.2f} (modelled)")
+    axes.axhline(1, color=colour("ink"), linewidth=1)
+    axes.set_ylim(0, ceiling * 1.45)
+    _batch_axis(axes, recording)
+    axes.set_ylabel("speed-up over FP16")
+    axes.set_title(f"INT4 against FP16, {shape.replace('x', ' × ')} (N × K)")
+    axes.legend(loc="upper right", fontsize=8.5, ncols=1)
+    alt = f"Speed-up over FP16 by batch size for a {shape} layer. {'; '.join(parts)}. The bytes allow {ceiling:.2f}."
+    return describe(figure, alt, recording)
+
+
+def _ceiling(recording: Recording, shape: str) -> float:
+    size = problem(timed(recording, "fp16", shape)[0])
+    return size.weight_bytes(16) / size.weight_bytes(4)
+
+
+def _batch_axis(axes: Axes, recording: Recording) -> None:
+    batches = recording.parameters["m"]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(batches, [str(m) for m in batches], fontsize=9)
+    axes.minorticks_off()
+    axes.set_xlabel("batch size M (tokens at a time)")
+
+
+def summary(recording: Recording, shape: str, batches: list[int] | None = None) -> Table:
+    """Tabulate one shape: time, tokens/s, TFLOP/s, GB/s, speed-up over FP16, and weight memory saved.
+
+    Tokens per second count this one product alone; bytes are the fewest that the backend must move (its weight in its own
+    format, X and Y once).
+    """
+    rows = []
+    for m in batches or recording.parameters["m"]:
+        for name, backend in BACKENDS.items():
+            row = next((row for row in timed(recording, name, shape) if row["m"] == m), None)
+            if row is None:
+                continue
+            size, seconds = problem(row), median(row["seconds"])
+            ratios = speedups(recording, name, shape).get(m)
+            saved = 1 - size.weight_bytes(backend.bits) / size.weight_bytes(16)
+            rows.append([
+                m, backend.title, f"{1e6 * seconds:.1f}", si(m / seconds, ""), f"{size.flops / seconds / 1e12:.1f}",
+                f"{size.bytes(backend.bits) / seconds / 1e9:.0f}", f"{median(ratios):.2f}" if ratios else "",
+                f"{saved:.0%}", f"{row['error']:.0e}",
+            ])  # fmt: skip
+    columns = ["M", "backend", "µs", "tokens/s", "TFLOP/s", "GB/s", "speed-up", "memory saved", "error"]
+    return Table(columns, rows, recording, title=f"{shape} (N x K), medians")

@@ -1,0 +1,50 @@
+"""A table that reads well as HTML and in a terminal, and says where its numbers come from."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from awqdoc.recordings import Recording
+from awqdoc.visualization.style import label
+
+
+class Table:
+    """Rows of cells under column titles, with a title and the label of their source.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Titles.
+    rows : sequence of sequence
+        Cells, already formatted where the format matters.
+    source : Recording or None
+        Where the numbers come from; None if they are modelled.
+    title : str
+        What the table shows.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], source: Recording | None, title: str = ""
+    ) -> None:
+        self.columns = [str(column) for column in columns]
+        self.rows = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        self.caption = f"{title}; {label(source)}" if title else label(source)
+
+    def __repr__(self) -> str:
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        return "\n".join([self.caption, text[0], "  ".join("-" * width for width in widths), *text[1:]])
+
+    def _repr_html_(self) -> str:
+        def line(cells: Sequence[str], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(line(row, "td") for row in self.rows)
+        return (
+            '<div class="awqdoc-table-wrap"><table class="awqdoc-table table">'
+            f"<caption>{html.escape(self.caption)}</caption>"
+            f"<thead>{line(self.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
+        )
