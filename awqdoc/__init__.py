@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from awqdoc.experiments import measure as measure
 
-try:
-    __version__ = version("awqdoc")
-except PackageNotFoundError:  # run from a checkout that was never installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0.dev0"
 
 __all__ = ["__version__", "measure"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,23 @@ class Problem:
     n: int
     k: int
     group_size: int = 128
+
+    @classmethod
+    def parse(cls, shape: str, m: int, group_size: int = 128) -> Problem:
+        """Read a layer shape written ``NxK``, as ``28672x4096``.
+
+        Raises
+        ------
+        AwqdocError
+            If the text is not of that form, or a size is not positive.
+        """
+        match = re.fullmatch(r"(\d+)x(\d+)", shape)
+        if match is None:
+            raise AwqdocError(f"A layer shape is written NxK (out_features x in_features), as 28672x4096; found {shape!r}.")
+        problem = cls(m, int(match[1]), int(match[2]), group_size)
+        if min(problem.m, problem.n, problem.k, problem.group_size) < 1:
+            raise AwqdocError(f"Sizes must be 1 or more; found shape {shape}, M = {m}, group size {group_size}.")
+        return problem
 
     @property
     def flops(self) -> int:

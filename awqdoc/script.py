@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
+from awqdoc.visualization import Table
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -29,6 +30,13 @@ def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
     if _is_program():
         sys.excepthook = _one_sentence
     return options.parse_args([] if _in_notebook() else None)
+
+
+def display(table: Table) -> Table:
+    """Print a table when the script runs as a program; a page or a notebook displays what this returns."""
+    if _is_program():
+        print(table)
+    return table
 
 
 def show(figures: dict[str, Figure], output_dir: Path | None) -> None:

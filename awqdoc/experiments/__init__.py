@@ -1,7 +1,8 @@
 """The measured questions, and `measure`: answer one here if a GPU is present, else replay its recording.
 
-An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs without a GPU) and
-``run(device, **cell) -> list of rows`` for one value of each axis. It is named in `EXPERIMENTS`.
+An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs without a GPU),
+``check(**cell)``, which refuses impossible values, and ``run(device, **cell) -> list of rows`` for one value of each axis. It
+is named in `EXPERIMENTS`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,14 @@ class Experiment:
         return {axis: list(values) for axis, values in self.module.AXES.items()}
 
     def cells(self, parameters: Parameters) -> list[dict[str, Any]]:
-        """Every combination of one value of each axis: what is measured, and kept, at a time."""
-        return [dict(zip(parameters, values, strict=True)) for values in product(*parameters.values())]
+        """Every combination of one value of each axis: what is measured, and kept, at a time.
+
+        All of them are checked here, so that a wrong last one does not cost the time of the others.
+        """
+        cells = [dict(zip(parameters, values, strict=True)) for values in product(*parameters.values())]
+        for cell in cells:
+            self.module.check(**cell)
+        return cells
 
 
 _TABLE = (
@@ -106,7 +113,15 @@ def _complete(experiment: Experiment, parameters: dict[str, Any]) -> Parameters:
         known = ", ".join(axes) or "none"
         raise AwqdocError(f"The experiment {experiment.name} has no parameter {unknown[0]!r}; it has {known}.")
     lists = {axis: list(v) if isinstance(v, list | tuple) else [v] for axis, v in parameters.items()}
-    return {**axes, **lists}
+    for axis, values in lists.items():
+        kind = type(axes[axis][0])
+        wrong = [value for value in values if not isinstance(value, kind)]
+        if wrong or not values:
+            found = repr(wrong[0]) if wrong else "none"
+            raise AwqdocError(f"{experiment.name} needs one or more {axis} of type {kind.__name__}; found {found}.")
+    complete = {**axes, **lists}
+    experiment.cells(complete)
+    return complete
 
 
 def _measure_or_replay(experiment: Experiment, wanted: Parameters, mode: str, explicit: bool) -> Recording:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from awqdoc import gpu, profiling
+from awqdoc.errors import AwqdocError
 from awqdoc.formats import Problem, QuantizedWeight
 from awqdoc.kernels import BACKENDS, Backend, adapter, why_not
 from awqdoc.quantize import round_to_nearest
@@ -29,6 +30,14 @@ L2_MULTIPLE = 8
 LARGEST_ERROR = 1e-2
 
 
+def check(shape: str, group_size: int, m: int) -> None:
+    """Refuse sizes that cannot be measured, before anything is."""
+    problem = Problem.parse(shape, m, group_size)
+    reason = why_not(BACKENDS["dequantize"], problem, None)
+    if reason:
+        raise AwqdocError(f"The shape {shape} cannot be measured: {reason}.")
+
+
 def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]]:
     """Time every backend on one shape and batch size, interleaved; check each against float32 first.
 
@@ -38,8 +47,8 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
         A row for each backend: ``backend``, ``seconds`` (every sample), ``error`` (relative, against float32), ``state`` (clocks, power and
         throttle reasons right after the samples); or ``skipped`` with the reason.
     """
-    n, k = (int(part) for part in shape.split("x"))
-    problem = Problem(m, n, k, group_size)
+    problem = Problem.parse(shape, m, group_size)
+    n, k = problem.n, problem.k
     x = torch.randn(m, k, generator=torch.Generator().manual_seed(SEED + m)).half().to(device)
     rows: dict[str, dict[str, Any]] = {}
     competitors: dict[str, list[Callable[[], object]]] = {}
@@ -91,4 +100,4 @@ def _reference(x: torch.Tensor, n: int, k: int, group_size: int, device: str) ->
 
 
 def _relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found.float() - wanted).norm() / wanted.norm())
+    return float(f"{float((found.float() - wanted).norm() / wanted.norm()):.4g}")

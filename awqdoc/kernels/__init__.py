@@ -48,16 +48,16 @@ class Backend:
 
 
 _TABLE = (
-    Backend("fp16", "FP16 torch.matmul", "awqdoc.kernels.fp16", bits=16, cpu=True, n_multiple=1),
+    Backend("fp16", "FP16 (torch.matmul)", "awqdoc.kernels.fp16", bits=16, cpu=True, n_multiple=1),
     Backend(
-        "dequantize", "INT4 dequantize, then matmul", "awqdoc.kernels.dequantize", bits=4, cpu=True, needs=("triton",)
+        "dequantize", "INT4 dequantize + matmul", "awqdoc.kernels.dequantize", bits=4, cpu=True, needs=("triton",)
     ),
     Backend(
-        "triton_fused", "INT4 fused, our first Triton", "awqdoc.kernels.triton_fused", bits=4,
+        "triton_fused", "INT4 fused Triton (ours)", "awqdoc.kernels.triton_fused", bits=4,
         k_multiple=64, n_multiple=64, needs=("triton",),
     ),
     Backend(
-        "autoawq_triton", "INT4 AutoAWQ's Triton GEMM", "awqdoc.kernels.autoawq_triton", bits=4,
+        "autoawq_triton", "INT4 AutoAWQ Triton", "awqdoc.kernels.autoawq_triton", bits=4,
         k_multiple=32, needs=("triton", "awq"),
     ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from awqdoc import gpu, profiling
+from awqdoc import __version__, gpu, profiling
 from awqdoc.recordings.sources import source_hash
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def collect(experiment: str, device: str, seed: int) -> dict[str, Any]:
         "torch": _version("torch"),
         "triton": _version("triton"),
         "python": platform.python_version(),
-        "awqdoc": _version("awqdoc"),
+        "awqdoc": __version__,
     }
 
 
@@ -75,15 +75,14 @@ def _cuda() -> dict[str, Any]:
     import torch
 
     facts = {row["fact"]: row["value"] for row in gpu.facts()}
-    state = gpu.state()
+    # The clocks, power and throttle reasons of the moment stand in each row; these are the card's limits.
     return {
         "gpu": facts["name"],
         "compute_capability": facts["compute capability"],
         "sm_count": facts.get("SMs"),
-        "sm_clock_mhz": state["sm_clock_mhz"],
-        "memory_clock_mhz": state["memory_clock_mhz"],
+        "highest_sm_clock_mhz": facts.get("highest SM clock"),
+        "highest_memory_clock_mhz": facts.get("highest memory clock"),
         "power_limit_w": facts.get("power limit"),
-        "throttle_reasons": state["throttle_reasons"],
         "driver": facts.get("driver"),
         "cuda": torch.version.cuda,
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -13,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from awqdoc.recordings import Recording
+
+P = ParamSpec("P")
 
 # Name -> colour on a light and on a dark page. The hues are Okabe and Ito's, which stay apart for colour-blind readers; each
 # has 3 : 1 contrast or more against its page. No two light values are equal: dark is made by replacing them.
@@ -34,9 +38,7 @@ _STYLE = {
     "axes.prop_cycle": mpl.cycler(color=[PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "ochre")]),
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titlecolor": PALETTE["ink"][0],
+    "axes.axisbelow": True,
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -65,10 +67,27 @@ def colour(name: str) -> str:
     return PALETTE[name][0]
 
 
-def new_figure(height: float = 3.6) -> tuple[Figure, Axes]:
-    """Return a figure of the common width with one pair of axes, in the common style; `height` is in inches."""
-    with mpl.rc_context(_STYLE):
-        return plt.subplots(figsize=(WIDTH, height))
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Give everything that a plotting function draws the common style, whatever style its caller has set."""
+
+    @functools.wraps(plot)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_STYLE}):
+            return plot(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(title: str, height: float = 3.8) -> tuple[Figure, Axes]:
+    """Return a figure of the common width with one pair of axes below a title; `height` is in inches."""
+    figure, axes = plt.subplots(figsize=(WIDTH, height))
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
+    return figure, axes
+
+
+def legend(axes: Axes) -> None:
+    """Put the legend between title and axes, where it covers no data on any screen."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), fontsize=8.5, ncols=2, columnspacing=0.9, handlelength=1.5)
 
 
 def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:

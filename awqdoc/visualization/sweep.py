@@ -7,11 +7,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from awqdoc.formats import Problem
 from awqdoc.kernels import BACKENDS
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import colour, describe, new_figure, si
+from awqdoc.visualization.style import colour, describe, legend, new_figure, si, styled
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
@@ -20,8 +21,7 @@ _COLOURS = dict(zip(BACKENDS, ("muted", "ochre", "blue", "orange"), strict=False
 
 def problem(row: Row) -> Problem:
     """Return the size that a row of the sweep belongs to."""
-    n, k = (int(part) for part in row["shape"].split("x"))
-    return Problem(row["m"], n, k, row["group_size"])
+    return Problem.parse(row["shape"], row["m"], row["group_size"])
 
 
 def timed(recording: Recording, backend: str, shape: str) -> list[Row]:
@@ -46,9 +46,10 @@ def crossing(recording: Recording, backend: str, shape: str) -> int | None:
     return next((m for m in sorted(ratios) if median(ratios[m]) < 1), None)
 
 
+@styled
 def plot_latency(recording: Recording, shape: str) -> Figure:
     """Draw time over batch size for every backend on one layer shape: medians, with all samples as a band."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(f"One layer, {shape.replace('x', ' × ')} (N × K): time by batch size")
     for name, backend in BACKENDS.items():
         rows = timed(recording, name, shape)
         if not rows:
@@ -58,12 +59,11 @@ def plot_latency(recording: Recording, shape: str) -> Figure:
         low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
         axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     _batch_axis(axes, recording)
     axes.set_ylabel("time, µs (log)")
-    axes.set_title(f"One layer, {shape.replace('x', ' × ')} (N × K)")
-    axes.legend(loc="upper left", fontsize=8.5)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, top * (top / bottom) ** 0.35)  # room for the legend
+    legend(axes)
     return describe(figure, _latency_alt(recording, shape), recording)
 
 
@@ -80,9 +80,10 @@ def _latency_alt(recording: Recording, shape: str) -> str:
     return f"Time of one {shape} product over batch size, by backend. {'; '.join(parts)}."
 
 
+@styled
 def plot_speedup(recording: Recording, shape: str) -> Figure:
     """Draw the speed-up over FP16 by batch size for every INT4 backend on one shape, and the ceiling that the bytes set."""
-    figure, axes = new_figure()
+    figure, axes = new_figure(f"INT4 against FP16, {shape.replace('x', ' × ')} (N × K)")
     parts = []
     for name, backend in BACKENDS.items():
         ratios = speedups(recording, name, shape)
@@ -96,11 +97,10 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
     ceiling = _ceiling(recording, shape)
     axes.axhline(ceiling, color=colour("muted"), linestyle=":", label=f"bytes allow {ceiling:.2f} (modelled)")
     axes.axhline(1, color=colour("ink"), linewidth=1)
-    axes.set_ylim(0, ceiling * 1.45)
+    axes.set_ylim(0, ceiling * 1.08)
     _batch_axis(axes, recording)
     axes.set_ylabel("speed-up over FP16")
-    axes.set_title(f"INT4 against FP16, {shape.replace('x', ' × ')} (N × K)")
-    axes.legend(loc="upper right", fontsize=8.5, ncols=1)
+    legend(axes)
     alt = f"Speed-up over FP16 by batch size for a {shape} layer. {'; '.join(parts)}. The bytes allow {ceiling:.2f}."
     return describe(figure, alt, recording)
 
@@ -140,3 +140,18 @@ def summary(recording: Recording, shape: str, batches: list[int] | None = None) 
             ])  # fmt: skip
     columns = ["M", "backend", "µs", "tokens/s", "TFLOP/s", "GB/s", "speed-up", "memory saved", "error"]
     return Table(columns, rows, recording, title=f"{shape} (N x K), medians")
+
+
+def layers_table(recording: Recording, layers: int) -> Table:
+    """Tabulate tokens per second of a whole stack of layers, if nothing but the measured products took time."""
+    shapes = recording.parameters["shape"]
+    rows = []
+    for m in recording.parameters["m"]:
+        cells = []
+        for name in BACKENDS:
+            found = [row for shape in shapes for row in timed(recording, name, shape) if row["m"] == m]
+            whole = layers * sum(median(row["seconds"]) for row in found)
+            cells.append(si(m / whole, "") if len(found) == len(shapes) else "")
+        rows.append([m, *cells])
+    title = f"Tokens/s of {layers} layers of {', '.join(shapes)} (N x K), computed from medians"
+    return Table(["M", *(backend.title for backend in BACKENDS.values())], rows, recording, title)

@@ -1,0 +1,42 @@
+"""What NVIDIA's data sheets and white papers say of GPUs that readers have: inputs of models, never measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataSheet:
+    """One GPU.
+
+    Attributes
+    ----------
+    name : str
+        As readers call it.
+    bandwidth : float
+        Of its memory, bytes per second.
+    peak : float
+        Dense FP16 tensor-core rate with FP32 accumulation, FLOP per second (a multiply-add is two). Figures "with sparsity" are
+        twice as high.
+    """
+
+    name: str
+    bandwidth: float
+    peak: float
+
+    @property
+    def ridge(self) -> float:
+        """FLOP per byte above which the tensor cores are the bottleneck."""
+        return self.peak / self.bandwidth
+
+
+DATA_SHEETS = (
+    DataSheet("T4", 320e9, 65e12),
+    DataSheet("A10", 600e9, 125e12),
+    DataSheet("L4", 300e9, 121e12),
+    DataSheet("RTX 4090", 1008e9, 165.2e12),
+    DataSheet("A100 80 GB SXM", 2039e9, 312e12),
+    DataSheet("H100 SXM", 3350e9, 989.5e12),
+    DataSheet("H200 SXM", 4800e9, 989.5e12),
+    DataSheet("B200", 8000e9, 2250e12),
+)
