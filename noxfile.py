@@ -1,7 +1,7 @@
 """Everything that is done to this project, one session each: `nox -l` lists them.
 
-A session's environment is made once and reused; it is installed again only when pyproject.toml or its pins change.
-With `nox --no-venv` nothing is installed: the Python that runs nox must have what the session needs.
+A session's environment is made once and reused; it is installed again only when pyproject.toml or its pins
+change. With `nox --no-venv` nothing is installed: the Python that runs nox must have what the session needs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def docs_environment(session: nox.Session, group: str = "docs") -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site into docs/_build/html: measured on this GPU, or replayed without one. `-- profiling` builds a part."""
+    """Build the site: measured on this GPU, or replayed without one. `-- profiling` builds a part."""
     docs_environment(session)
     session.env["AWQDOC_ONLY"] = " ".join(session.posargs)
     session.run("python", "-m", "sphinx", "-W", "--keep-going", "-b", "html", "docs", str(HTML))
@@ -94,7 +94,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """Open the built site in Chromium and use it: themes, phone width, links, downloads. Build it first with `-s docs`."""
+    """Use the built site in Chromium: themes, phone width, links, downloads. Build it first: `-s docs`."""
     install(session, "browser")
     names = ("chromium", "chromium-browser", "google-chrome")
     if not any(shutil.which(name) for name in names):
@@ -149,9 +149,12 @@ def resolve(session: nox.Session, target: str, wanted: list[str]) -> None:
         "python", "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed",
         "--report", str(report), *wanted,
     )  # fmt: skip
-    chosen = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(report.read_text())["install"]}
+    chosen = {
+        item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(report.read_text())["install"]
+    }
     chosen.pop("awqdoc")
-    # A build's local label (2.13.0+cpu) is this machine's choice, not the reader's; and the CUDA packages follow torch.
+    # A build's local label (2.13.0+cpu) is this machine's choice, not the reader's; and the CUDA packages
+    # follow torch.
     lines = [
         f"{re.sub(r'[-_.]+', '-', name).lower()}=={version.split('+')[0]}"
         for name, version in chosen.items()

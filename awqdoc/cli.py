@@ -90,7 +90,9 @@ def _row_text(result: Recording, row: Row) -> str:
 def _print_comparison(result: Recording, other: Recording) -> None:
     """Print each timed row of `result` beside the same row of `other`, with the ratio of their medians."""
     if result.origin == "recorded":
-        raise AwqdocError("--compare measures here and needs a GPU; none is here, so there is only the recording itself.")
+        raise AwqdocError(
+            "--compare measures here and needs a GPU; none is here, so there is only the recording itself."
+        )
     keys = [*result.parameters, "backend"]
     theirs = {tuple(row[key] for key in keys): row for row in other.rows if "seconds" in row}
     print(f"beside {other.label}")

@@ -42,6 +42,8 @@ def main(options: argparse.Namespace) -> int:
     print("\nExperiments")
     for experiment in EXPERIMENTS.values():
         places = ", ".join(recording.provenance["gpu"] for recording in find(experiment.name)) or "no GPU yet"
-        here = "measured here" if lack is None else "replayed here" if places != "no GPU yet" else "cannot be shown here"
+        here = (
+            "measured here" if lack is None else "replayed here" if places != "no GPU yet" else "cannot be shown here"
+        )
         print(f"  {experiment.name:<14} {here}; recorded on {places}: {experiment.question}")
     return 0

@@ -40,7 +40,9 @@ class Problem:
         """
         match = re.fullmatch(r"(\d+)x(\d+)", shape)
         if match is None:
-            raise AwqdocError(f"A layer shape is written NxK (out_features x in_features), as 28672x4096; found {shape!r}.")
+            raise AwqdocError(
+                f"A layer shape is written NxK (out_features x in_features), as 28672x4096; found {shape!r}."
+            )
         problem = cls(m, int(match[1]), int(match[2]), group_size)
         if min(problem.m, problem.n, problem.k, problem.group_size) < 1:
             raise AwqdocError(f"Sizes must be 1 or more; found shape {shape}, M = {m}, group size {group_size}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 Call = Callable[[], object]
 
@@ -16,18 +16,18 @@ def clock_name(device: str) -> str:
     return CPU_CLOCK if device == "cpu" else GRAPH_CLOCK
 
 
-def interleave(competitors: dict[str, Sequence[Call]], device: str, rounds: int = 20) -> dict[str, list[float]]:
+def interleave(competitors: Mapping[str, Sequence[Call]], device: str, rounds: int = 20) -> dict[str, list[float]]:
     """Time competitors in turn, so that a drifting clock or a hot chip meets all of them alike.
 
     Parameters
     ----------
     competitors : dict
-        Name -> calls that do the same work on different copies of its weight. On a GPU the copies together must exceed
-        the L2 cache several times, so that each call finds its weight cold.
+        Name -> calls that do the same work on different copies of its weight. On a GPU the copies together
+        must exceed the L2 cache several times, so that each call finds its weight cold.
     device : str
-        ``"cuda"``: the calls of a competitor are captured in one CUDA graph and a replay is timed with events, so that
-        Python and launch gaps do not count (an empty graph node costs about a microsecond, which does). ``"cpu"``: each
-        call is timed with ``time.perf_counter``.
+        ``"cuda"``: the calls of a competitor are captured in one CUDA graph and a replay is timed with
+        events, so that Python and launch gaps do not count (an empty graph node costs about a microsecond,
+        which does). ``"cpu"``: each call is timed with ``time.perf_counter``.
     rounds : int
         Samples for each competitor.
 

@@ -17,7 +17,13 @@ def test_gptqmodels_awq_layer_computes_with_our_tensors_what_we_mean(k: int, n: 
 
     weight = round_to_nearest(torch.randn(k, n, generator=torch.Generator().manual_seed(k)), group_size)
     layer = AwqTorchLinear(
-        bits=4, group_size=group_size, sym=False, desc_act=False, in_features=k, out_features=n, register_buffers=True
+        bits=4,
+        group_size=group_size,
+        sym=False,
+        desc_act=False,
+        in_features=k,
+        out_features=n,
+        register_buffers=True,
     )
     packed = pack(weight, "awq")
     for name, tensor in packed.items():

@@ -41,7 +41,8 @@ from awqdoc.kernels import triton_fused as fused
 from awqdoc.quantize import round_to_nearest
 
 torch.manual_seed(0)
-for m, n, k, group_size in [(1, 128, 256, 128), (5, 64, 128, 32), (17, 128, 512, 64), (3, 192, 256, 256), (130, 64, 64, 32)]:
+sizes = [(1, 128, 256, 128), (5, 64, 128, 32), (17, 128, 512, 64), (3, 192, 256, 256), (130, 64, 64, 32)]
+for m, n, k, group_size in sizes:
     weight = round_to_nearest(torch.randn(k, n) * 0.02, group_size)
     packed = fused.prepare(weight)
     x = torch.randn(m, k).half()
@@ -81,7 +82,8 @@ def test_the_fused_kernel_compiles_to_tensor_core_code(capability: int, m: int) 
 
 
 @pytest.mark.parametrize(
-    ("m", "n", "k", "group_size"), [(1, 28672, 4096, 128), (64, 4096, 14336, 128), (1024, 8256, 4096, 32), (3, 64, 192, 64)]
+    ("m", "n", "k", "group_size"),
+    [(1, 28672, 4096, 128), (64, 4096, 14336, 128), (1024, 8256, 4096, 32), (3, 64, 192, 64)],
 )
 def test_the_tiles_of_the_fused_kernel_cover_the_problem_exactly(m: int, n: int, k: int, group_size: int) -> None:
     from awqdoc.kernels.triton_fused import configuration

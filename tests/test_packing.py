@@ -49,9 +49,7 @@ def test_packed_tensors_are_those_of_autoawqs_linear_layer(k: int, n: int, group
     weight = random_weight(k, n, group_size, seed=k)
     linear = torch.nn.Linear(k, n, bias=False, dtype=torch.float16)
     linear.weight.data = weight.dequantize().t().contiguous()
-    theirs = WQLinear_GEMM.from_linear(
-        linear, w_bit=4, group_size=group_size, scales=weight.scales, zeros=weight.zeros
-    )
+    theirs = WQLinear_GEMM.from_linear(linear, w_bit=4, group_size=group_size, scales=weight.scales, zeros=weight.zeros)
     for name, tensor in pack(weight, "awq").items():
         assert torch.equal(tensor, getattr(theirs, name)), name
 

@@ -26,7 +26,9 @@ def test_weights_are_those_of_autoawqs_quantizer(group_size: int) -> None:
     # Theirs are float32; ours are what a kernel gets, rounded to float16 (half a unit in 2^-11).
     torch.testing.assert_close(ours.scales.float(), scales.t(), rtol=2**-11, atol=0)
     # A scale that is rounded moves a code only where the weight lies on the edge between two.
-    assert ((ours.dequantize() - theirs.t()).abs() > 0.01 * ours.scales.repeat_interleave(group_size, 0)).float().mean() < 1e-2
+    assert (
+        (ours.dequantize() - theirs.t()).abs() > 0.01 * ours.scales.repeat_interleave(group_size, 0)
+    ).float().mean() < 1e-2
 
 
 @given(seed=st.integers(0, 2**31), offset=st.floats(-3, 3), spread=st.floats(1e-3, 2))

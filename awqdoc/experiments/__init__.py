@@ -1,8 +1,8 @@
 """The measured questions, and `measure`: answer one here if a GPU is present, else replay its recording.
 
-An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs without a GPU),
-``check(**cell)``, which refuses impossible values, and ``run(device, **cell) -> list of rows`` for one value of each axis. It
-is named in `EXPERIMENTS`.
+An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs
+without a GPU), ``check(**cell)``, which refuses impossible values, and ``run(device, **cell) -> list of
+rows`` for one value of each axis. It is named in `EXPERIMENTS`.
 """
 
 from __future__ import annotations
@@ -68,17 +68,17 @@ ledger: list[Recording] = []
 def measure(name: str, **parameters: Any) -> Recording:
     """Measure an experiment on this machine's GPU, or replay its recording where there is none.
 
-    The environment variable ``AWQDOC_MODE`` decides: ``auto`` (the default) measures if a suitable GPU is present, ``live`` insists
-    on measuring, ``recorded`` always replays. With ``AWQDOC_RESULTS=folder`` what is measured is kept there and used
-    again as long as the code that made it is the same.
+    The environment variable ``AWQDOC_MODE`` decides: ``auto`` (the default) measures if a suitable GPU is
+    present, ``live`` insists on measuring, ``recorded`` always replays. With ``AWQDOC_RESULTS=folder`` what
+    is measured is kept there and used again as long as the code that made it is the same.
 
     Parameters
     ----------
     name : str
         One of `EXPERIMENTS`.
     **parameters
-        Axis = value or list of values; an axis that is not given keeps its published values. Values that nobody recorded are
-        measured on the CPU where that is possible, and labelled so.
+        Axis = value or list of values; an axis that is not given keeps its published values. Values that
+        nobody recorded are measured on the CPU where that is possible, and labelled so.
 
     Returns
     -------
@@ -171,7 +171,8 @@ def _live(experiment: Experiment, wanted: Parameters) -> Recording:
 def run(experiment: Experiment, parameters: Parameters, device: str, folder: Path | None) -> Recording:
     """Measure every cell on `device`, and keep the result in `folder` if one is given.
 
-    Cells that are done are kept in a journal beside the result, so that an interrupted run goes on where it was.
+    Cells that are done are kept in a journal beside the result, so that an interrupted run goes on where it
+    was.
     """
     provenance = collect(experiment.name, device, SEED)
     cells = experiment.cells(parameters)

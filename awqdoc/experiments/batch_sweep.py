@@ -1,4 +1,4 @@
-"""From which batch size on is INT4 slower than FP16? Four layer shapes of Llama-3-8B, every backend, M from 1 to 1024."""
+"""From which batch size on is INT4 slower than FP16? Four shapes of Llama-3-8B, every backend, M to 1024."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ CPU = True
 SEED = 0
 # Copies of a weight that are read in turn: together eight times the L2 cache, so that each is cold.
 L2_MULTIPLE = 8
-# The largest relative error (Frobenius norm, against float32) that a backend may show and still be given a time. Kernels that
-# accumulate in float32 show 5e-4; AutoAWQ's, which sums its parts in float16, 3e-3.
+# The largest relative error (Frobenius norm, against float32) that a backend may show and still be given a
+# time. Kernels that accumulate in float32 show 5e-4; AutoAWQ's, which sums its parts in float16, 3e-3.
 LARGEST_ERROR = 1e-2
 
 
@@ -44,8 +44,9 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
     Returns
     -------
     list of dict
-        A row for each backend: ``backend``, ``seconds`` (every sample), ``error`` (relative, against float32), ``state`` (clocks, power and
-        throttle reasons right after the samples); or ``skipped`` with the reason.
+        A row for each backend: ``backend``, ``seconds`` (every sample), ``error`` (relative, against
+        float32), ``state`` (clocks, power and throttle reasons right after the samples); or ``skipped`` with
+        the reason.
     """
     problem = Problem.parse(shape, m, group_size)
     n, k = problem.n, problem.k

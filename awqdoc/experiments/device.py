@@ -16,5 +16,7 @@ def check() -> None:
 
 def run(device: str) -> list[dict[str, Any]]:
     """Return the facts of the GPU and, as further rows, its state while it was asked."""
-    state = [{"fact": f"now: {name}", "value": value, "unit": "", "source": "NVML"} for name, value in gpu.state().items()]
+    state = [
+        {"fact": f"now: {name}", "value": value, "unit": "", "source": "NVML"} for name, value in gpu.state().items()
+    ]
     return [*gpu.facts(), *state]

@@ -21,7 +21,8 @@ SAME = ("sources", "gpu", "driver", "torch", "triton", "commit", "dirty")
 class Journal:
     """Collects the rows of each cell; with a folder, as JSON lines in ``<folder>/<gpu>/<experiment>.partial.jsonl``.
 
-    The first line is the provenance, each other one a cell and its rows. A last line that was cut off is dropped.
+    The first line is the provenance, each other one a cell and its rows. A last line that was cut off is
+    dropped.
     """
 
     def __init__(self, name: str, cells: list[Cell], provenance: dict[str, Any], folder: Path | None) -> None:
@@ -41,7 +42,8 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is KeyboardInterrupt and self.path is not None:
             print(
-                f"\nInterrupted: {len(self.done)} of {len(self.cells)} cells are kept; the same command goes on from there.",
+                f"\nInterrupted: {len(self.done)} of {len(self.cells)} cells are kept; "
+                "the same command goes on from there.",
                 file=sys.stderr,
             )
 

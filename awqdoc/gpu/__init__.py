@@ -10,7 +10,16 @@ from typing import Any
 from awqdoc.gpu.nvml import driver_versions, state
 from awqdoc.gpu.report import facts
 
-__all__ = ["capability", "cpu_name", "driver_versions", "facts", "l2_bytes", "state", "suitable", "why_not_suitable"]
+__all__ = [
+    "capability",
+    "cpu_name",
+    "driver_versions",
+    "facts",
+    "l2_bytes",
+    "state",
+    "suitable",
+    "why_not_suitable",
+]
 
 # mma.sync and cp.async, which every INT4 kernel here builds on, came with Ampere.
 LOWEST_CAPABILITY = (8, 0)

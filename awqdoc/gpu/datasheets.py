@@ -16,8 +16,8 @@ class DataSheet:
     bandwidth : float
         Of its memory, bytes per second.
     peak : float
-        Dense FP16 tensor-core rate with FP32 accumulation, FLOP per second (a multiply-add is two). Figures "with sparsity" are
-        twice as high.
+        Dense FP16 tensor-core rate with FP32 accumulation, FLOP per second (a multiply-add is two). Figures
+        "with sparsity" are twice as high.
     """
 
     name: str

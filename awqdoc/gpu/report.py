@@ -8,8 +8,8 @@ import pynvml
 
 from awqdoc.gpu.nvml import ask, device, driver_versions
 
-# Dense FP16 tensor-core FLOP per clock and SM (a multiply-add is two), FP32 accumulation where the chip has one rate
-# for both. They reproduce the data sheets: 2048 x 108 SMs x 1.41 GHz = 312 TFLOP/s for the A100.
+# Dense FP16 tensor-core FLOP per clock and SM (a multiply-add is two), FP32 accumulation where the chip has
+# one rate for both. They reproduce the data sheets: 2048 x 108 SMs x 1.41 GHz = 312 TFLOP/s for the A100.
 TENSOR_FLOP_PER_CLOCK_AND_SM = {
     (7, 5): 1024,
     (8, 0): 2048,
@@ -41,8 +41,8 @@ def facts(index: int = 0) -> list[Row]:
     Returns
     -------
     list of dict
-        Rows with ``fact``, ``value``, ``unit`` and ``source``: ``torch``, ``NVML``, or the formula by which the value follows
-        from other rows. What the GPU does not answer is left out.
+        Rows with ``fact``, ``value``, ``unit`` and ``source``: ``torch``, ``NVML``, or the formula by which
+        the value follows from other rows. What the GPU does not answer is left out.
 
     Raises
     ------
@@ -67,7 +67,11 @@ def _from_nvml(index: int) -> list[Row]:
             ("memory", None if memory is None else memory.total, "B"),
             ("memory bus width", ask(pynvml.nvmlDeviceGetMemoryBusWidth, gpu), "bit"),
             ("highest SM clock", ask(pynvml.nvmlDeviceGetMaxClockInfo, gpu, pynvml.NVML_CLOCK_SM), "MHz"),
-            ("highest memory clock", ask(pynvml.nvmlDeviceGetMaxClockInfo, gpu, pynvml.NVML_CLOCK_MEM), "MHz"),
+            (
+                "highest memory clock",
+                ask(pynvml.nvmlDeviceGetMaxClockInfo, gpu, pynvml.NVML_CLOCK_MEM),
+                "MHz",
+            ),
             ("power limit", None if limit is None else limit / 1000, "W"),
             ("ECC", None if ecc is None else ("on" if ecc[0] else "off"), ""),
             ("MIG", None if mig is None else ("on" if mig[0] else "off"), ""),
@@ -101,12 +105,17 @@ def _from_torch(index: int) -> list[Row]:
 def _computed(known: dict[str, Any]) -> list[Row]:
     """Bandwidth, peak rate and the ridge between them; each row's source is its formula."""
     rows = []
-    capability = tuple(int(part) for part in str(known.get("compute capability") or "0.0").split("."))
+    major, minor = str(known.get("compute capability") or "0.0").split(".")
+    capability = (int(major), int(minor))
     clock, bus = known.get("highest memory clock"), known.get("memory bus width")
     if clock and bus:
         bandwidth = 2 * clock * 1e6 * bus / 8
         rows.append(_row("memory bandwidth", bandwidth, "B/s", "2 transfers per clock x memory clock x bus width / 8"))
-    flop, sms, sm_clock = TENSOR_FLOP_PER_CLOCK_AND_SM.get(capability), known.get("SMs"), known.get("highest SM clock")
+    flop, sms, sm_clock = (
+        TENSOR_FLOP_PER_CLOCK_AND_SM.get(capability),
+        known.get("SMs"),
+        known.get("highest SM clock"),
+    )
     if flop and sms and sm_clock:
         rate = flop * sms * sm_clock * 1e6
         rows.append(_row("FP16 tensor-core peak", rate, "FLOP/s", f"{flop} FLOP per clock and SM x SMs x SM clock"))

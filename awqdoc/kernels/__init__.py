@@ -1,7 +1,7 @@
 """The backends: every way to multiply by an INT4 weight that the pages measure, as one table.
 
-An adapter is a module with two functions: ``prepare(weight: QuantizedWeight) -> dict[str, Tensor]`` lays the weight out
-(untimed), and ``matmul(x, prepared) -> Tensor`` computes X @ W for X of float16 [M, K] (timed).
+An adapter is a module with two functions: ``prepare(weight: QuantizedWeight) -> dict[str, Tensor]`` lays the
+weight out (untimed), and ``matmul(x, prepared) -> Tensor`` computes X @ W for X of float16 [M, K] (timed).
 """
 
 from __future__ import annotations

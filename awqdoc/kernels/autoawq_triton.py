@@ -23,4 +23,5 @@ def prepare(weight: QuantizedWeight) -> dict[str, torch.Tensor]:
 
 def matmul(x: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
     """Compute X @ W, float16 [M, N]."""
-    return awq_gemm_triton(x, prepared["qweight"], prepared["scales"], prepared["qzeros"], SPLIT_K)
+    y: torch.Tensor = awq_gemm_triton(x, prepared["qweight"], prepared["scales"], prepared["qzeros"], SPLIT_K)
+    return y

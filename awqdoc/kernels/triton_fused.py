@@ -12,8 +12,8 @@ import triton.language as tl
 from awqdoc.formats import QuantizedWeight
 from awqdoc.packing import pack
 
-# Programs wanted in flight, over an H200's 132 SMs: while the weight is the work (small M) several on each hide its latency;
-# with more rows one is enough, and cutting K only adds partial sums.
+# Programs wanted in flight, over an H200's 132 SMs: while the weight is the work (small M) several on each
+# hide its latency; with more rows one is enough, and cutting K only adds partial sums.
 PROGRAMS_WANTED = {"small": 800, "large": 132}
 LARGEST_SMALL_M = 64
 MOST_SPLITS = 8
@@ -28,7 +28,17 @@ def _unpack(words, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _weight_tile(qweight, qzeros, scales, first_k, first_n, N, GROUP: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr):
+def _weight_tile(
+    qweight,
+    qzeros,
+    scales,
+    first_k,
+    first_n,
+    N,
+    GROUP: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
     """Load and dequantize W[first_k : + BLOCK_K, first_n : + BLOCK_N]; all its rows lie in one group."""
     rows = first_k + tl.arange(0, BLOCK_K).to(tl.int64)
     words = first_n // 8 + tl.arange(0, BLOCK_N // 8)

@@ -8,7 +8,8 @@ from awqdoc.errors import AwqdocError
 from awqdoc.formats import QuantizedWeight
 
 # Nibble (lowest first) of a 32-bit word that holds column 0..7: AutoAWQ, awq/utils/packing_utils.py, whose
-# AWQ_ORDER names the inverse. In index bits a rotation: column bits (c2 c1 c0) stand in nibble bits (c0 c2 c1).
+# AWQ_ORDER names the inverse. In index bits a rotation: column bits (c2 c1 c0) stand in nibble bits (c0 c2
+# c1).
 AWQ_NIBBLE_OF_COLUMN = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
@@ -32,8 +33,9 @@ def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
     Returns
     -------
     dict
-        ``qweight`` int32 [K, N / 8], ``qzeros`` int32 [K / g, N / 8], ``scales`` float16 [K / g, N], bit for bit
-        what AutoAWQ stores in a checkpoint (``awq/modules/linear/gemm.py``, ``WQLinear_GEMM.from_linear``).
+        ``qweight`` int32 [K, N / 8], ``qzeros`` int32 [K / g, N / 8], ``scales`` float16 [K / g, N], bit for
+        bit what AutoAWQ stores in a checkpoint (``awq/modules/linear/gemm.py``,
+        ``WQLinear_GEMM.from_linear``).
 
     Raises
     ------

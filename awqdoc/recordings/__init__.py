@@ -1,7 +1,7 @@
 """Recordings: the rows that an experiment measured, where they came from, and whether the code still fits them.
 
-A recording is one JSON file, ``<folder>/<gpu>/<experiment>.json``, with a digest over everything else in it. The ones that
-ship with the package stand beside this file.
+A recording is one JSON file, ``<folder>/<gpu>/<experiment>.json``, with a digest over everything else in it.
+The ones that ship with the package stand beside this file.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Recording:
     provenance : dict
         Machine, software, commit, date and the hash of the sources that made it.
     rows : list of dict
-        Each with the values of its axes and what was measured, every sample kept; a backend that was left out has a row
-        with the reason under ``skipped``.
+        Each with the values of its axes and what was measured, every sample kept; a backend that was left out
+        has a row with the reason under ``skipped``.
     origin : str
         ``"measured"`` by this process or build, or ``"recorded"`` earlier.
     """
@@ -59,7 +59,7 @@ class Recording:
 
     @property
     def label(self) -> str:
-        """One line for the reader: measured here or recorded, on what, when, at which commit."""
+        """Whether this was measured here or recorded, on what, when and at which commit, as one line."""
         day = self.provenance["date"][:10]
         if self.origin == "measured":
             return f"measured here: {self.provenance['gpu']}, {day}, {self.provenance['clock']}"

@@ -38,8 +38,8 @@ def collect(experiment: str, device: str, seed: int) -> dict[str, Any]:
 def commit_and_dirty() -> tuple[str | None, bool | None]:
     """Return the commit of this checkout and whether tracked files were changed since.
 
-    Where there is no ``.git``, as in a copy on another machine, ``AWQDOC_COMMIT`` hands it in: a hash, with ``-dirty`` behind it if
-    files were changed.
+    Where there is no ``.git``, as in a copy on another machine, ``AWQDOC_COMMIT`` hands it in: a hash, with
+    ``-dirty`` behind it if files were changed.
     """
     given = os.environ.get("AWQDOC_COMMIT")
     if given:

@@ -1,8 +1,9 @@
 """Which code an experiment depends on, and a hash of it.
 
-The hash answers one question: would this experiment, run today, run the same code? So it covers the functions, classes and constants of
-awqdoc that the experiment reaches, and nothing else: not comments, not docstrings, not the wording of errors. It
-is computed from the text alone (nothing is imported), and is the same under every version of Python.
+The hash answers one question: would this experiment, run today, run the same code? So it covers the
+functions, classes and constants of awqdoc that the experiment reaches, and nothing else: not comments, not
+docstrings, not the wording of errors. It is computed from the text alone (nothing is imported), and is the
+same under every version of Python.
 """
 
 from __future__ import annotations
@@ -103,8 +104,9 @@ def _reached(module: str, node: ast.AST) -> Iterator[tuple[str, str]]:
         if isinstance(part, ast.Name):
             yield from _resolve(module, part.id)
         # A table names its adapters by text, because they are imported only where they can be.
-        if isinstance(part, ast.Constant) and re.fullmatch(r"awqdoc(\.\w+)+", str(part.value)):
-            yield from ((part.value, name) for name in _module(part.value).definitions)
+        text = str(part.value) if isinstance(part, ast.Constant) else ""
+        if re.fullmatch(r"awqdoc(\.\w+)+", text):
+            yield from ((text, name) for name in _module(text).definitions)
 
 
 def _resolve(module: str, name: str) -> Iterator[tuple[str, str]]:
@@ -119,7 +121,7 @@ def _resolve(module: str, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _normal(node: Any) -> str:
-    """Write a syntax tree as text, the same for every Python: no positions, no empty fields, no docstrings, bare raises."""
+    """Write a syntax tree as text, alike in every Python: no positions, empty fields or docstrings, bare raises."""
     if isinstance(node, list):
         return "[" + ",".join(map(_normal, node)) + "]"
     if not isinstance(node, ast.AST):

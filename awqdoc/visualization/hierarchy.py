@@ -43,7 +43,11 @@ def plot_hierarchy(recording: Recording) -> Figure:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     parts = [f"{name} {si(size, 'B', binary=True)}" for name, size in [*levels.items(), *weights.items()]]
-    return describe(figure, f"Capacities on a log scale, beside the weights of single layers: {'; '.join(parts)}.", recording)
+    return describe(
+        figure,
+        f"Capacities on a log scale, beside the weights of single layers: {'; '.join(parts)}.",
+        recording,
+    )
 
 
 def device_table(recording: Recording) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from awqdoc.formats import Problem
 from awqdoc.gpu.datasheets import DataSheet
@@ -21,10 +22,17 @@ def plot_prediction(n: int, k: int, gpu: DataSheet, batches: tuple[int, ...]) ->
     times = {}
     for bits, name in ((16, "blue"), (4, "orange")):
         times[bits] = [1e6 * predicted_seconds(Problem(m, n, k), bits, gpu) for m in batches]
-        axes.plot(batches, times[bits], "o-", color=colour(name), label="FP16 weight" if bits == 16 else "INT4 weight")
+        axes.plot(
+            batches,
+            times[bits],
+            "o-",
+            color=colour(name),
+            label="FP16 weight" if bits == 16 else "INT4 weight",
+        )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(batches, [str(m) for m in batches], fontsize=9)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_xlabel("batch size M (tokens at a time)")

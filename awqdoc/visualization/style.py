@@ -1,4 +1,4 @@
-"""How every figure looks: one palette, a light and a dark variant of the same drawing, and what the figure says of itself."""
+"""How every figure looks: one palette, a light and a dark variant of the same drawing, a label."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,8 +19,9 @@ from awqdoc.recordings import Recording
 
 P = ParamSpec("P")
 
-# Name -> colour on a light and on a dark page. The hues are Okabe and Ito's, which stay apart for colour-blind readers; each
-# has 3 : 1 contrast or more against its page. No two light values are equal: dark is made by replacing them.
+# Name -> colour on a light and on a dark page. The hues are Okabe and Ito's, which stay apart for
+# colour-blind readers; each has 3 : 1 contrast or more against its page. No two light values are equal: dark
+# is made by replacing them.
 PALETTE = {
     "ink": ("#1f2328", "#e6edf3"),
     "muted": ("#656d76", "#9198a1"),
@@ -31,11 +33,11 @@ PALETTE = {
     "ochre": ("#8a6a00", "#d9b62f"),
 }
 
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": PALETTE["muted"][0],
     "axes.grid": True,
     "axes.labelcolor": PALETTE["ink"][0],
-    "axes.prop_cycle": mpl.cycler(color=[PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "ochre")]),
+    "axes.prop_cycle": cycler(color=[PALETTE[name][0] for name in ("blue", "orange", "green", "purple", "ochre")]),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.axisbelow": True,
@@ -87,7 +89,14 @@ def new_figure(title: str, height: float = 3.8) -> tuple[Figure, Axes]:
 
 def legend(axes: Axes) -> None:
     """Put the legend between title and axes, where it covers no data on any screen."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), fontsize=8.5, ncols=2, columnspacing=0.9, handlelength=1.5)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1),
+        fontsize=8.5,
+        ncols=2,
+        columnspacing=0.9,
+        handlelength=1.5,
+    )
 
 
 def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
@@ -98,8 +107,8 @@ def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
     alt : str
         What a sighted reader would take from it, in a sentence or two.
     source : Recording or None
-        The recording that it was drawn from; None if everything in it is modelled. Its label is written below the drawing, so
-        that a copied picture keeps it.
+        The recording that it was drawn from; None if everything in it is modelled. Its label is written below
+        the drawing, so that a copied picture keeps it.
     """
     figure.awqdoc_alt = alt  # type: ignore[attr-defined]
     figure.awqdoc_source = source  # type: ignore[attr-defined]

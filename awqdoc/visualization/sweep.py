@@ -55,7 +55,13 @@ def plot_latency(recording: Recording, shape: str) -> Figure:
         if not rows:
             continue
         m = [row["m"] for row in rows]
-        axes.plot(m, [1e6 * median(row["seconds"]) for row in rows], "o-", color=colour(_COLOURS[name]), label=backend.title)
+        axes.plot(
+            m,
+            [1e6 * median(row["seconds"]) for row in rows],
+            "o-",
+            color=colour(_COLOURS[name]),
+            label=backend.title,
+        )
         low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
         axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
     axes.set_yscale("log")
@@ -82,7 +88,7 @@ def _latency_alt(recording: Recording, shape: str) -> str:
 
 @styled
 def plot_speedup(recording: Recording, shape: str) -> Figure:
-    """Draw the speed-up over FP16 by batch size for every INT4 backend on one shape, and the ceiling that the bytes set."""
+    """Draw the speed-up over FP16 by batch size for each INT4 backend, and the ceiling that the bytes set."""
     figure, axes = new_figure(f"INT4 against FP16, {shape.replace('x', ' × ')} (N × K)")
     parts = []
     for name, backend in BACKENDS.items():
@@ -93,7 +99,9 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
         axes.plot(m, [median(ratios[i]) for i in m], "o-", color=colour(_COLOURS[name]), label=backend.title)
         low, high = ([f(ratios[i]) for i in m] for f in (min, max))
         axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
-        parts.append(f"{backend.title}: {median(ratios[m[0]]):.2f} at batch {m[0]}, {median(ratios[m[-1]]):.2f} at {m[-1]}")
+        parts.append(
+            f"{backend.title}: {median(ratios[m[0]]):.2f} at batch {m[0]}, {median(ratios[m[-1]]):.2f} at {m[-1]}"
+        )
     ceiling = _ceiling(recording, shape)
     axes.axhline(ceiling, color=colour("muted"), linestyle=":", label=f"bytes allow {ceiling:.2f} (modelled)")
     axes.axhline(1, color=colour("ink"), linewidth=1)
@@ -121,8 +129,8 @@ def _batch_axis(axes: Axes, recording: Recording) -> None:
 def summary(recording: Recording, shape: str, batches: list[int] | None = None) -> Table:
     """Tabulate one shape: time, tokens/s, TFLOP/s, GB/s, speed-up over FP16, and weight memory saved.
 
-    Tokens per second count this one product alone; bytes are the fewest that the backend must move (its weight in its own
-    format, X and Y once).
+    Tokens per second count this one product alone; bytes are the fewest that the backend must move (its
+    weight in its own format, X and Y once).
     """
     rows = []
     for m in batches or recording.parameters["m"]:

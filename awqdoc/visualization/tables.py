@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,12 +36,21 @@ class Table:
     def __repr__(self) -> str:
         lines = [self.columns, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+        text = [
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
         return "\n".join([self.caption, text[0], "  ".join("-" * width for width in widths), *text[1:]])
 
     def _repr_html_(self) -> str:
+        # Numbers are read down their column, so they end at the same place; text begins at one.
+        classes = [
+            ' class="number"' if all(_is_number(row[column]) for row in self.rows) else ""
+            for column in range(len(self.columns))
+        ]
+
         def line(cells: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            inner = (f"<{tag}{kind}>{html.escape(cell)}</{tag}>" for cell, kind in zip(cells, classes, strict=True))
+            return f"<tr>{''.join(inner)}</tr>"
 
         body = "".join(line(row, "td") for row in self.rows)
         return (
@@ -48,3 +58,7 @@ class Table:
             f"<caption>{html.escape(self.caption)}</caption>"
             f"<thead>{line(self.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
         )
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "" or re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[kMGT%]i?B?)?", cell) is not None
