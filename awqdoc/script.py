@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -77,5 +78,7 @@ def _one_sentence(kind: type[BaseException], error: BaseException, trace: Traceb
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
     elif issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
+    elif issubclass(kind, BrokenPipeError):  # the reader piped the output into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         sys.__excepthook__(kind, error, trace)

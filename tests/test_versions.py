@@ -74,13 +74,10 @@ def test_new_build_replaces_only_its_own_version(tmp_path: Path, build: Path) ->
 
 
 @pytest.mark.parametrize("name", ["1.0.0", "v1.0", "feature", "v1.0.0/..", ""])
-def test_other_names_are_refused(
-    tmp_path: Path, build: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_names_are_refused(tmp_path: Path, build: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert versions.main([str(tmp_path / "all"), str(build), name, URL]) == 1
     assert (
-        capsys.readouterr().err
-        == f"A version is called main or vX.Y.Z (vX.Y.Zrc1 before it), but this one {name!r}.\n"
+        capsys.readouterr().err == f"A version is called main or vX.Y.Z (vX.Y.Zrc1 before it), but this one {name!r}.\n"
     )
     assert not (tmp_path / "all").exists()
 
@@ -92,9 +89,7 @@ def test_folder_without_a_site_is_refused(tmp_path: Path, capsys: pytest.Capture
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 

@@ -74,9 +74,7 @@ def add(everything: Path, build: Path, name: str, url: str) -> None:
     if name != MAIN and not RELEASE.fullmatch(name):
         raise ValueError(f"A version is called main or vX.Y.Z (vX.Y.Zrc1 before it), but this one {name!r}.")
     if not (build / "index.html").is_file():
-        raise ValueError(
-            f"A built site is needed, but {build} has no index.html; build it with `nox -s docs`."
-        )
+        raise ValueError(f"A built site is needed, but {build} has no index.html; build it with `nox -s docs`.")
     everything.mkdir(parents=True, exist_ok=True)
     if (everything / name).exists():
         shutil.rmtree(everything / name)

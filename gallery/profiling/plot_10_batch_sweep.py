@@ -32,7 +32,8 @@ from awqdoc.formats import Problem
 layer = Problem(m=1, n=28672, k=4096)
 read, written = layer.weight_bytes(4), layer.weight_bytes(16)
 print(f"fused:               {written / read:.2f} times fewer bytes than FP16")
-print(f"dequantize + matmul: {(read + 2 * written) / written:.2f} times as many: read INT4, write FP16, read FP16")
+moved = read + 2 * written  # read INT4, write FP16, read FP16
+print(f"dequantize + matmul: {moved / written:.2f} times as many bytes as FP16")
 
 # %%
 # Measure
@@ -76,8 +77,8 @@ for backend in ("dequantize", "triton_fused", "autoawq_triton"):
     if ratios:
         best = max(ratios, key=ratios.__getitem__)
         wins = ", ".join(str(m) for m in ratios if ratios[m] > 1) or "none"
-        print(f"{backend:<15} best at M = {best}: {ratios[best]:.2f} times as fast as FP16; M at which it wins: {wins}")
-        # The next paragraph says so; should a newer torch, Triton or kernel prove it wrong, this page must be rewritten.
+        print(f"{backend:<15} best at M = {best}: {ratios[best]:.2f} times FP16's speed; wins at M: {wins}")
+        # The next paragraph says so. Should a newer torch or Triton prove it wrong, it must be rewritten.
         assert sweep.provenance["gpu"] != "NVIDIA H200" or wins == "none"
 
 # %%
