@@ -6,12 +6,14 @@ import base64
 import functools
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -122,9 +124,13 @@ def label(source: Recording | None) -> str:
 
 
 def to_svg(figure: Figure, theme: str) -> str:
-    """Return a figure as SVG for a ``"light"`` or a ``"dark"`` page, with a transparent background."""
+    """Return a figure as SVG for a ``"light"`` or a ``"dark"`` page, with a transparent background.
+
+    Its label is left out: on a page the caption has it, in letters that a phone can show.
+    """
     text = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "awqdoc"}):
+    footer = getattr(figure, "_supxlabel", None) if hasattr(figure, "awqdoc_source") else None
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "awqdoc"}), _hidden(footer):
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     if theme == "dark":
@@ -133,8 +139,18 @@ def to_svg(figure: Figure, theme: str) -> str:
     return svg
 
 
+@contextmanager
+def _hidden(artist: Artist | None) -> Iterator[None]:
+    """Leave an artist out of the drawing and of its layout for a while."""
+    if artist is not None:
+        artist.set_visible(False)
+    yield
+    if artist is not None:
+        artist.set_visible(True)
+
+
 class Display:
-    """A figure for a notebook: both variants as HTML, of which the page's theme shows one."""
+    """A figure for a notebook: both variants as HTML, of which the page's theme shows one, its label and data."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
@@ -142,15 +158,29 @@ class Display:
 
     def _repr_html_(self) -> str:
         alt = html.escape(getattr(self.figure, "awqdoc_alt", ""), quote=True)
+        source = getattr(self.figure, "awqdoc_source", None)
         images = [
-            f'<img class="only-{theme} awqdoc-figure" alt="{alt}" src="{_data_uri(self.figure, theme)}"{hidden}>'
+            f'<img class="only-{theme} awqdoc-figure" alt="{alt}" src="{_data_uri(image, "image/svg+xml")}"{hidden}>'
             for theme, hidden in (("light", ""), ("dark", ' style="display: none"'))
+            for image in [to_svg(self.figure, theme)]
         ]
-        return f'<figure class="awqdoc-figure">{"".join(images)}</figure>'
+        caption = html.escape(label(source)) + (f" · data: {_data_links(source)}" if source else "")
+        return (
+            # No <figcaption>: the theme hides one that follows the dark variant on a light page.
+            f'<div role="figure" class="awqdoc-figure-box">{"".join(images)}<p class="awqdoc-label">{caption}</p></div>'
+        )
 
 
-def _data_uri(figure: Figure, theme: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(figure, theme).encode()).decode()
+def _data_links(source: Recording) -> str:
+    files = (("json", "application/json", source.to_json()), ("csv", "text/csv", source.to_csv()))
+    return ", ".join(
+        f'<a download="{source.filename}.{suffix}" href="{_data_uri(text, kind)}">{suffix.upper()}</a>'
+        for suffix, kind, text in files
+    )
+
+
+def _data_uri(text: str, kind: str) -> str:
+    return f"data:{kind};base64," + base64.b64encode(text.encode()).decode()
 
 
 def si(value: float, unit: str, digits: int = 3, binary: bool = False) -> str:
@@ -162,10 +192,3 @@ def si(value: float, unit: str, digits: int = 3, binary: bool = False) -> str:
         value /= base
     text = f"{value:.{max(0, digits - len(str(int(abs(value)))))}f}" if value != int(value) else f"{value:.0f}"
     return f"{text} {prefix}{mark if prefix else ''}{unit}".rstrip()
-
-
-def medians(row: dict[str, Any]) -> float:
-    """Return the median of a row's samples, in seconds."""
-    samples = sorted(row["seconds"])
-    middle = len(samples) // 2
-    return float(samples[middle] if len(samples) % 2 else (samples[middle - 1] + samples[middle]) / 2)

@@ -2,21 +2,21 @@ r"""
 What is this GPU?
 =================
 
-Everything that this site claims about speed is a share of what one chip can do. So the first
-question is what the chip is: how much memory at which level, how fast, and how many operations it
-could do meanwhile. Most of it the GPU tells us itself; data sheets give one figure for a whole
-product line, and sometimes the wrong one.
+Everything that this site claims about speed is a share of what one chip can do. So the
+first question is what the chip is: how much memory at which level, how fast, and how
+many operations it could do meanwhile. Most of it the GPU tells us itself; data sheets
+give one figure for a whole product line, and sometimes the wrong one.
 
-Of each row this page says where it comes from: torch, NVML (the management library under
-``nvidia-smi``), or a formula.
+Of each row this page says where it comes from: torch, NVML (the management library
+under ``nvidia-smi``), or a formula.
 """
 
 # %%
 # Ask
 # ---
-# :func:`~awqdoc.experiments.measure` asks the GPU of the machine that runs this script. Where there
-# is none, it replays what a named GPU answered on a named day; the box under the title says which of
-# the two you see.
+# The function :func:`~awqdoc.experiments.measure` asks the GPU of the machine that runs
+# this script. Where there is none, it replays what a named GPU answered on a named day;
+# the box under the title says which of the two you see.
 
 import awqdoc
 from awqdoc import script
@@ -31,18 +31,19 @@ script.display(vis.device_table(report))
 # %%
 # What fits where
 # ---------------
-# A weight that INT4 shrinks to a quarter may fit where it did not fit before. **Predict:** is the
-# largest matrix in a layer of Llama-3-8B, gate and up projection together (28672 × 4096), small
-# enough in INT4 for the L2 cache? In FP16?
+# A weight that INT4 shrinks to a quarter may fit where it did not fit before.
+# **Predict:** is the largest matrix in a layer of Llama-3-8B, gate and up projection
+# together (28672 × 4096), small enough in INT4 for the L2 cache? In FP16?
 
 figure = vis.plot_hierarchy(report)
 
 # %%
-# In FP16 it is several times too large; in INT4 it comes close to the whole L2 or even fits, and a
-# 4096 × 4096 layer fits with much room. That is why so many published speed-ups are wrong: a
-# benchmark that multiplies by the same small INT4 weight again and again reads it from L2, which a
-# model never does, since between two uses of a weight it reads all its others. The measurements on
-# this site rotate through copies so that each weight comes from memory.
+# In FP16 it is several times too large; in INT4 it comes close to the whole L2 or even
+# fits, and a 4096 × 4096 layer fits with much room. That is why so many published
+# speed-ups are wrong: a benchmark that multiplies by the same small INT4 weight again and
+# again reads it from L2, which a model never does, since between two uses of a weight it
+# reads all its others. The measurements on this site rotate through copies so that each
+# weight comes from memory.
 
 from awqdoc.formats import Problem
 
@@ -54,36 +55,40 @@ for n, k in [(4096, 4096), (28672, 4096)]:
 # %%
 # Two speeds and the ridge between them
 # -------------------------------------
-# The memory delivers a number of bytes per second, the tensor cores multiply a number of pairs.
-# Their quotient, the *ridge point*, is how many operations a program must do with each byte for
-# both to be busy. A linear layer at batch size M does about M operations per byte in FP16 (each
-# weight of 2 bytes: M multiply-adds), and about 4 M in INT4.
+# The memory delivers a number of bytes per second, the tensor cores multiply a number of
+# pairs. Their quotient, the *ridge point*, is how many operations a program must do with
+# each byte for both to be busy. A linear layer at batch size M does about M operations
+# per byte in FP16 (each weight of 2 bytes: M multiply-adds), and about 4 M in INT4.
 
-bandwidth, peak, ridge = (facts[name] for name in ("memory bandwidth", "FP16 tensor-core peak", "ridge point"))
+bandwidth, peak, ridge = (
+    facts[name] for name in ("memory bandwidth", "FP16 tensor-core peak", "ridge point")
+)
 assert abs(peak / bandwidth - ridge) < 1e-6 * ridge
 for bits in (16, 4):
     layer = Problem(1, 28672, 4096)
     per_token = layer.flops / layer.weight_bytes(bits)
-    print(f"{bits:>2} bits: {per_token:.2f} FLOP per byte for each token; ridge at M = {ridge / per_token:.0f}")
+    m = ridge / per_token
+    print(f"{bits:>2} bits: {per_token:.2f} FLOP per byte and token; ridge at M = {m:.0f}")
 
 # %%
 # What it means
 # -------------
-# Below the ridge the time of a layer is the time to read its weight, and a weight of a quarter of
-# the bytes *could* be read in a quarter of the time. That is the whole promise of weight-only INT4,
-# and its limit: above the ridge the tensor cores are the bottleneck, and they multiply FP16 in
-# either case.
+# Below the ridge the time of a layer is the time to read its weight, and a weight of a
+# quarter of the bytes *could* be read in a quarter of the time. That is the whole promise
+# of weight-only INT4, and its limit: above the ridge the tensor cores are the bottleneck,
+# and they multiply FP16 in either case.
 #
 # Whether a kernel keeps that promise is another question. The page
 # :ref:`sphx_glr_gallery_profiling_plot_10_batch_sweep.py` asks it.
 #
 # Limits
 # ------
-# - *Memory bandwidth* and *tensor-core peak* are computed from the highest clocks, not measured. No
-#   program reaches either: memory also refreshes and turns round, and under load the clocks fall.
-# - The formula of the peak holds for dense FP16 with the rate per clock of this compute capability;
-#   a data sheet's figure "with sparsity" is twice as high.
-# - *L1 cache and shared memory* share one array per SM. How much of it is shared memory a kernel
-#   chooses at launch.
+# - *Memory bandwidth* and *tensor-core peak* are computed from the highest clocks, not
+#   measured. No program reaches either: memory also refreshes and turns round, and under
+#   load the clocks fall.
+# - The formula of the peak holds for dense FP16 with the rate per clock of this compute
+#   capability; a data sheet's figure "with sparsity" is twice as high.
+# - *L1 cache and shared memory* share one array per SM. How much of it is shared memory a
+#   kernel chooses at launch.
 
 script.show({"memory_hierarchy": figure}, options.output_dir)

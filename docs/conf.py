@@ -1,0 +1,102 @@
+"""Sphinx configuration. What needs more than a line stands in `_ext`, one idea in each file."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
+
+import freshness  # noqa: E402
+import gallery_scripts  # noqa: E402
+import inventories  # noqa: E402
+import stop  # noqa: E402
+
+import awqdoc  # noqa: E402
+from awqdoc import recordings  # noqa: E402
+
+only = os.environ.get("AWQDOC_ONLY", "")  # part of the gallery: see gallery_scripts.selected
+
+project = "awqdoc"
+author = "The awqdoc authors"
+copyright = author
+version = release = awqdoc.__version__
+nitpicky = True
+# Words that NumPy-style docstrings use in the place of a type, and the P of ParamSpec.
+nitpick_ignore_regex = [("py:class", r"P|optional|sequence|callable|\d+|[{'\"].*")]
+exclude_patterns = ["_build", "_deploy", "gallery/**/*.ipynb"]
+templates_path = ["_templates"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "sphinxext.opengraph",
+    "api_pages",
+    "downloads",
+    "figures",
+    "freshness",
+    "mathml",
+    "provenance",
+    "recordings_page",
+]
+
+# The gallery and the concept pages: both run, and run again when the key changes.
+with stop.one_sentence():
+    recordings.published()  # a malformed recording ends the build here
+    sphinx_gallery_conf = gallery_scripts.configuration(DOCS.parent / "gallery", only)
+awqdoc_key = freshness.build_key()
+nb_execution_cache_path = str(freshness.jupyter_cache(DOCS))
+nb_execution_mode = "off" if only and not Path(nb_execution_cache_path).exists() else "cache"
+suppress_warnings = ["myst-nb.lexer", "mystnb.glue"] if nb_execution_mode == "off" else []
+nb_execution_raise_on_error = True
+os.environ["MPLBACKEND"] = "agg"  # so that cells show what they are told to, not every open figure
+nb_execution_timeout = 600
+nb_merge_streams = True
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# The API reference.
+autodoc_mock_imports = [name for name in ("awq", "triton") if importlib.util.find_spec(name) is None]
+autosummary_generate = ["api/index.md"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+intersphinx_mapping = inventories.mapping(DOCS)
+bibtex_bibfiles = ["references.bib"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "awqdoc"
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
+html_baseurl = os.environ.get("AWQDOC_BASEURL", "")
+html_static_path = ["_static"]
+html_css_files = ["awqdoc.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+html_sidebars = {page: [] for page in ("index", "recordings", "glossary", "references")}
+html_theme_options = {
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "header_links_before_dropdown": 8,
+    "navbar_align": "left",
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+}
+if "AWQDOC_SWITCHER" in os.environ:
+    html_theme_options["navbar_start"] = ["navbar-logo", "version-switcher"]
+    html_theme_options["check_switcher"] = False
+    html_theme_options["switcher"] = {
+        "json_url": os.environ["AWQDOC_SWITCHER"],
+        "version_match": html_baseurl.rstrip("/").rsplit("/", 1)[-1],
+    }
+ogp_site_url = html_baseurl
+ogp_social_cards = {"enable": False}
