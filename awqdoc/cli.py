@@ -11,7 +11,7 @@ from statistics import median
 import awqdoc
 from awqdoc import doctor, recordings
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import EXPERIMENTS, lookup, measure, record
+from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_gpu
 from awqdoc.recordings import Recording, Row
 
 
@@ -55,12 +55,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     lookup(options.name)
+    texts = {".json": Recording.to_json, ".csv": Recording.to_csv}
+    if options.output is not None and options.output.suffix not in texts:
+        raise AwqdocError(f"--output needs a file that ends in .json or .csv; found {options.output.name!r}.")
     published = recordings.find(options.name) if options.compare else []
     if options.compare and not published:
         raise AwqdocError(f"There is no published recording of {options.name} to compare with.")
     result = measure(options.name)
+    if options.compare and result.origin == "recorded":
+        raise AwqdocError("--compare needs a measurement made here, but this run replayed the recording itself.")
     if options.output is not None:
-        _write(result, options.output)
+        recordings.write_atomically(options.output, texts[options.output.suffix](result))
     print(result.label)
     if options.compare:
         for other in published:
@@ -69,13 +74,6 @@ def _run(options: argparse.Namespace) -> int:
         for row in result.rows:
             print(_row_text(result, row))
     return 0
-
-
-def _write(result: Recording, path: Path) -> None:
-    texts = {".json": result.to_json, ".csv": result.to_csv}
-    if path.suffix not in texts:
-        raise AwqdocError(f"--output needs a file that ends in .json or .csv; found {path.name!r}.")
-    recordings.write_atomically(path, texts[path.suffix]())
 
 
 def _row_text(result: Recording, row: Row) -> str:
@@ -88,21 +86,19 @@ def _row_text(result: Recording, row: Row) -> str:
 
 
 def _print_comparison(result: Recording, other: Recording) -> None:
-    """Print each timed row of `result` beside the same row of `other`, with the ratio of their medians."""
-    if result.origin == "recorded":
-        raise AwqdocError(
-            "--compare measures here and needs a GPU; none is here, so there is only the recording itself."
-        )
-    keys = [*result.parameters, "backend"]
-    theirs = {tuple(row[key] for key in keys): row for row in other.rows if "seconds" in row}
+    """Print each row of `result` beside the same row of `other`: facts, or medians and their ratio."""
     print(f"beside {other.label}")
+    keys = [*result.parameters, "backend"] if any("backend" in row for row in result.rows) else ["fact"]
+    theirs = {tuple(row[key] for key in keys): row for row in other.rows}
     for row in result.rows:
-        twin = theirs.get(tuple(row.get(key) for key in keys))
-        if twin is None or "seconds" not in row:
-            continue
-        here, there = 1e6 * median(row["seconds"]), 1e6 * median(twin["seconds"])
-        cell = "  ".join(str(row[key]) for key in keys)
-        print(f"{cell:<48} here {here:10.1f} us   there {there:10.1f} us   {here / there:5.2f} times")
+        name = "  ".join(str(row[key]) for key in keys)
+        twin = theirs.get(tuple(row[key] for key in keys), {})
+        if "fact" in row:
+            there = str(twin.get("value", "not told"))
+            print(f"{name:<34} here {row['value']!s:>20}   there {there:>20} {row['unit']}".rstrip())
+        elif "seconds" in row and "seconds" in twin:
+            times = 1e6 * median(row["seconds"]), 1e6 * median(twin["seconds"])
+            print(f"{name:<44} here {times[0]:8.1f} us   there {times[1]:8.1f} us   {times[0] / times[1]:5.2f} times")
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -110,6 +106,7 @@ def _record(options: argparse.Namespace) -> int:
     if not names:
         raise AwqdocError(f"`awqdoc record` needs the name of an experiment ({', '.join(EXPERIMENTS)}) or --all.")
     minutes = sum(lookup(name).minutes for name in names)
+    require_gpu()
     print(f"recording {', '.join(names)}: about {minutes:.0f} min on an H200", file=sys.stderr)
     for name in names:
         print(record(name, options.output))
@@ -117,23 +114,34 @@ def _record(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Look at every recording and every experiment, then exit with 1 if anything is stale, malformed or missing."""
+    """Look at every recording and every experiment, then exit with 1 if one is not as it should be."""
     faults = 0
     seen = set()
     for path in sorted(recordings.FOLDER.glob("*/*.json")):
+        seen.add(path.stem)
         try:
             recording = recordings.load(path)
         except AwqdocError as error:
-            print(f"malformed  {error}")
-            faults += 1
-            continue
-        seen.add(recording.experiment)
-        faults += recording.stale
-        print(f"{'stale' if recording.stale else 'ok':<10} {path.parent.name}/{path.name}  {recording.label}")
+            state, text = "malformed", str(error)
+        else:
+            state, text = _state(recording), f"{path.parent.name}/{path.name}  {recording.label}"
+        faults += state != "ok"
+        print(f"{state:<10} {text}")
     for name in EXPERIMENTS:
         if name not in seen:
-            print(f"missing    {name}: nobody has recorded it")
+            print(f"{'missing':<10} {name}: nobody has recorded it")
             faults += 1
     if faults:
-        print(f"{faults} of the recordings need a GPU: `awqdoc record NAME` makes them anew.", file=sys.stderr)
+        print(
+            f"{faults} not as it should be: measure again on a GPU with `awqdoc record NAME`, "
+            "or restore a malformed file with git.",
+            file=sys.stderr,
+        )
     return 1 if faults else 0
+
+
+def _state(recording: Recording) -> str:
+    experiment = EXPERIMENTS.get(recording.experiment)
+    if experiment is not None and not recording.covers(experiment.axes):
+        return "lacking"
+    return "stale" if recording.stale else "ok"

@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 
 from awqdoc import gpu
+from awqdoc.errors import AwqdocError
 from awqdoc.experiments import EXPERIMENTS
 from awqdoc.formats import Problem
 from awqdoc.kernels import BACKENDS, why_not
@@ -41,7 +42,11 @@ def main(options: argparse.Namespace) -> int:
         print(f"  {backend.name:<14} {reason or 'runs here'}")
     print("\nExperiments")
     for experiment in EXPERIMENTS.values():
-        places = ", ".join(recording.provenance["gpu"] for recording in find(experiment.name)) or "no GPU yet"
+        try:
+            places = ", ".join(recording.provenance["gpu"] for recording in find(experiment.name)) or "no GPU yet"
+        except AwqdocError as error:
+            print(f"  {experiment.name:<14} {error}")
+            continue
         here = (
             "measured here" if lack is None else "replayed here" if places != "no GPU yet" else "cannot be shown here"
         )

@@ -92,7 +92,7 @@ class QuantizedWeight:
     def __post_init__(self) -> None:
         found = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in self._tensors()}
         k, n = found["codes"][1] if self.codes.dim() == 2 else (0, 0)
-        if k == 0 or k % self.group_size:
+        if k == 0 or self.group_size < 1 or k % self.group_size:
             raise AwqdocError(
                 f"codes must be [K, N] with K a multiple of the group size {self.group_size}; "
                 f"found shape {found['codes'][1]}."

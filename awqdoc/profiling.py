@@ -41,6 +41,8 @@ def interleave(competitors: Mapping[str, Sequence[Call]], device: str, rounds: i
     }
     samples: dict[str, list[float]] = {name: [] for name in timers}
     names = list(timers)
+    if not names:
+        return samples
     for number in range(rounds):
         # Each round starts with another one: none is always timed behind the same neighbour.
         start = number % len(names)

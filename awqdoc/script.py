@@ -19,7 +19,7 @@ from awqdoc.visualization import Table
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the option that all scripts have, ``--output-dir``; add others to it."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--output-dir", type=Path, help="save figures (PNG) and data (CSV) in this folder")
+    options.add_argument("--output-dir", type=Path, help="save figures (PNG) in this folder")
     return options
 
 

@@ -89,3 +89,14 @@ assert not torch.cuda.is_initialized()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_have_the_forms_that_the_source_hash_follows(file: Path) -> None:
+    """``from awqdoc.x import y`` and ``from awqdoc import x``: neither relative, nor ``*``, nor ``import awqdoc.x``."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert all(alias.name != "*" for alias in node.names)
+        if isinstance(node, ast.Import):
+            assert all(not alias.name.startswith("awqdoc.") for alias in node.names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -91,7 +92,7 @@ def measure(name: str, **parameters: Any) -> Recording:
     """
     experiment = lookup(name)
     wanted = _complete(experiment, parameters)
-    mode = os.environ.get("AWQDOC_MODE", "auto")
+    mode = os.environ.get("AWQDOC_MODE") or "auto"
     if mode not in MODES:
         raise AwqdocError(f"AWQDOC_MODE must be one of {', '.join(MODES)}; found {mode!r}.")
     result = _measure_or_replay(experiment, wanted, mode, bool(parameters))
@@ -112,10 +113,11 @@ def _complete(experiment: Experiment, parameters: dict[str, Any]) -> Parameters:
     if unknown:
         known = ", ".join(axes) or "none"
         raise AwqdocError(f"The experiment {experiment.name} has no parameter {unknown[0]!r}; it has {known}.")
-    lists = {axis: list(v) if isinstance(v, list | tuple) else [v] for axis, v in parameters.items()}
+    given = {axis: v if isinstance(v, list | tuple) else [v] for axis, v in parameters.items()}
+    lists = {axis: [v for i, v in enumerate(vs) if v not in vs[:i]] for axis, vs in given.items()}  # each once
     for axis, values in lists.items():
         kind = type(axes[axis][0])
-        wrong = [value for value in values if not isinstance(value, kind)]
+        wrong = [value for value in values if type(value) is not kind]
         if wrong or not values:
             found = repr(wrong[0]) if wrong else "none"
             raise AwqdocError(f"{experiment.name} needs one or more {axis} of type {kind.__name__}; found {found}.")
@@ -161,11 +163,21 @@ def _live(experiment: Experiment, wanted: Parameters) -> Recording:
     if not folder or any(set(wanted[axis]) - set(published[axis]) for axis in wanted):
         return run(experiment, wanted, "cuda", folder=None)
     kept = Path(folder) / slug(gpu.suitable() or "") / f"{experiment.name}.json"
-    if kept.exists():
-        recording = replace(load(kept), origin="measured")
-        if not recording.stale and recording.covers(published):
+    recording = _kept(kept)
+    if recording is not None and not recording.stale and recording.covers(published):
+        now = collect(experiment.name, "cuda", SEED)
+        if all(recording.provenance.get(key) == now.get(key) for key in ("driver", "torch", "triton")):
             return recording.select(**wanted)
     return run(experiment, published, "cuda", folder=Path(folder)).select(**wanted)
+
+
+def _kept(path: Path) -> Recording | None:
+    """Return a result kept by an earlier build, or None if there is none that can be read: it is only a cache."""
+    try:
+        return replace(load(path), origin="measured") if path.exists() else None
+    except AwqdocError as error:
+        print(f"{error} It is measured again.", file=sys.stderr)
+        return None
 
 
 def run(experiment: Experiment, parameters: Parameters, device: str, folder: Path | None) -> Recording:
@@ -185,6 +197,13 @@ def run(experiment: Experiment, parameters: Parameters, device: str, folder: Pat
     return result
 
 
+def require_gpu() -> None:
+    """Refuse where no recording can be made."""
+    lack = gpu.why_not_suitable()
+    if lack is not None:
+        raise AwqdocError(f"A recording is made on a GPU, but {lack}.")
+
+
 def record(name: str, folder: Path = FOLDER) -> Path:
     """Measure the published parameters of an experiment on the GPU and store the recording below `folder`.
 
@@ -194,8 +213,6 @@ def record(name: str, folder: Path = FOLDER) -> Path:
         If no suitable GPU is present or the folder cannot be written to.
     """
     experiment = lookup(name)
-    lack = gpu.why_not_suitable()
-    if lack is not None:
-        raise AwqdocError(f"A recording is made on a GPU, but {lack}.")
+    require_gpu()
     recording = run(experiment, experiment.axes, "cuda", folder)
     return folder / slug(recording.provenance["gpu"]) / f"{name}.json"

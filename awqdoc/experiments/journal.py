@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from awqdoc.errors import AwqdocError
-from awqdoc.recordings import Row, slug
+from awqdoc.recordings import Row, slug, write_atomically
 
 Cell = dict[str, Any]
 # A journal is continued only by the same code on the same machine and software.
@@ -49,14 +49,13 @@ class Journal:
 
     def _resume(self, path: Path) -> None:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
             entries = [entry for entry in map(_entry, lines) if entry is not None]
             if entries and all(entries[0].get(key) == self.provenance.get(key) for key in SAME):
                 self.provenance = entries[0]
                 self.done = [(e["cell"], e["rows"]) for e in entries[1:] if e["cell"] in self.cells]
-            path.parent.mkdir(parents=True, exist_ok=True)
             entries = [self.provenance, *({"cell": cell, "rows": rows} for cell, rows in self.done)]
-            path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+            write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries))
         except OSError as error:
             raise AwqdocError(
                 f"{path} cannot be written ({error.strerror}): choose a folder of yours with --output."
@@ -83,8 +82,13 @@ class Journal:
         self.done.append((cell, rows))
         self.measured += 1
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"cell": cell, "rows": rows}) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"cell": cell, "rows": rows}) + "\n")
+            except OSError as error:
+                raise AwqdocError(
+                    f"{self.path} cannot be written ({error.strerror}): make room and run it again."
+                ) from None
 
     @property
     def rows(self) -> list[Row]:

@@ -77,10 +77,10 @@ def driver_versions() -> dict[str, str | None]:
     """Return the version of the driver and of the newest CUDA that it supports; None for both without a driver."""
     try:
         with device():
-            cuda = pynvml.nvmlSystemGetCudaDriverVersion()
+            cuda = ask(pynvml.nvmlSystemGetCudaDriverVersion)
             return {
                 "driver": ask(pynvml.nvmlSystemGetDriverVersion),
-                "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+                "cuda": None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
             }
     except AwqdocError:
         return {"driver": None, "cuda": None}

@@ -6,10 +6,12 @@ The ones that ship with the package stand beside this file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -110,8 +112,13 @@ def _content(recording: Recording) -> dict[str, Any]:
         "experiment": recording.experiment,
         "parameters": recording.parameters,
         "provenance": recording.provenance,
-        "rows": recording.rows,
+        "rows": [{key: _json_value(value) for key, value in row.items()} for row in recording.rows],
     }
+
+
+def _json_value(value: Any) -> Any:
+    """JSON knows neither nan nor inf; a browser refuses a file that holds one."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def digest(recording: Recording) -> str:
@@ -139,10 +146,12 @@ def write_atomically(path: Path, text: str) -> None:
         half.write_text(text, encoding="utf-8")
         half.replace(path)
     except OSError as error:
-        half.unlink(missing_ok=True) if half.parent.is_dir() and os.access(half.parent, os.W_OK) else None
         raise AwqdocError(
             f"{path} cannot be written ({error.strerror}): choose a folder of yours with --output."
         ) from None
+    finally:  # after an interruption too
+        with contextlib.suppress(OSError):
+            half.unlink()
 
 
 def save(recording: Recording, folder: Path) -> Path:
@@ -192,5 +201,11 @@ def published(folder: Path = FOLDER) -> list[Recording]:
 
 def find(experiment: str, folder: Path = FOLDER) -> list[Recording]:
     """Return the recordings of one experiment, newest first."""
-    found = [load(path) for path in sorted(folder.glob(f"*/{experiment}.json"))]
+    paths = sorted(folder.glob(f"*/{experiment}.json"))
+    found = [load(path) for path in paths]
+    for path, recording in zip(paths, found, strict=True):
+        if recording.experiment != experiment:
+            raise AwqdocError(
+                f"{path} holds a recording of {recording.experiment}: rename it to {recording.experiment}.json."
+            )
     return sorted(found, key=lambda recording: recording.provenance["date"], reverse=True)

@@ -77,8 +77,8 @@ def _cuda() -> dict[str, Any]:
     facts = {row["fact"]: row["value"] for row in gpu.facts()}
     # The clocks, power and throttle reasons of the moment stand in each row; these are the card's limits.
     return {
-        "gpu": facts["name"],
-        "compute_capability": facts["compute capability"],
+        "gpu": facts.get("name") or gpu.suitable(),
+        "compute_capability": facts.get("compute capability"),
         "sm_count": facts.get("SMs"),
         "highest_sm_clock_mhz": facts.get("highest SM clock"),
         "highest_memory_clock_mhz": facts.get("highest memory clock"),

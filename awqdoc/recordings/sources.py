@@ -132,6 +132,8 @@ def _normal(node: Any) -> str:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+        if isinstance(node, ast.JoinedStr):  # Python 3.12 puts an empty text behind a nested format
+            value = [part for part in value if not (isinstance(part, ast.Constant) and part.value == "")]
         if value not in (None, []) and name not in ("ctx", "kind", "annotation", "returns"):
             fields[name] = _normal(value)
     return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields.items())})"

@@ -6,6 +6,7 @@ import base64
 import functools
 import html
 import io
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec
@@ -85,7 +86,7 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
 def new_figure(title: str, height: float = 3.8) -> tuple[Figure, Axes]:
     """Return a figure of the common width with one pair of axes below a title; `height` is in inches."""
     figure, axes = plt.subplots(figsize=(WIDTH, height))
-    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
+    figure.suptitle(textwrap.fill(title, 62), x=0.02, ha="left", fontsize=11)
     return figure, axes
 
 
@@ -114,7 +115,7 @@ def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
     """
     figure.awqdoc_alt = alt  # type: ignore[attr-defined]
     figure.awqdoc_source = source  # type: ignore[attr-defined]
-    figure.supxlabel(label(source), fontsize=7.5, color=colour("muted"), x=0.99, ha="right")
+    figure.supxlabel(textwrap.fill(label(source), 84), fontsize=7.5, color=colour("muted"), x=0.99, ha="right")
     return figure
 
 
@@ -190,5 +191,6 @@ def si(value: float, unit: str, digits: int = 3, binary: bool = False) -> str:
         if abs(value) < 999.5 * (base / 1000) or prefix == "T":
             break
         value /= base
-    text = f"{value:.{max(0, digits - len(str(int(abs(value)))))}f}" if value != int(value) else f"{value:.0f}"
+    rounded = float(f"{value:.{digits}g}")  # first, for 9.999 has two digits before the point
+    text = f"{value:.{max(0, digits - len(str(int(abs(rounded)))))}f}" if value != int(value) else f"{value:.0f}"
     return f"{text} {prefix}{mark if prefix else ''}{unit}".rstrip()

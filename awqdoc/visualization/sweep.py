@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MultipleLocator
 
 from awqdoc.formats import Problem
 from awqdoc.kernels import BACKENDS
@@ -106,6 +106,7 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
     axes.axhline(ceiling, color=colour("muted"), linestyle=":", label=f"bytes allow {ceiling:.2f} (modelled)")
     axes.axhline(1, color=colour("ink"), linewidth=1)
     axes.set_ylim(0, ceiling * 1.08)
+    axes.yaxis.set_major_locator(MultipleLocator(1))  # the automatic one heeds the caller's font size
     _batch_axis(axes, recording)
     axes.set_ylabel("speed-up over FP16")
     legend(axes)

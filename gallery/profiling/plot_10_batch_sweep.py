@@ -52,11 +52,12 @@ parser.add_argument(
 parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="M")
 options = script.parse(parser)
 
-chosen = {"m": options.batch_sizes} if options.batch_sizes else {}
-if options.shapes != ["28672x4096"]:
+# Without options, everything that is published; with one, only what it names.
+shape = options.shapes[0]
+chosen = {"shape": options.shapes, "m": options.batch_sizes} if options.batch_sizes else {}
+if options.shapes != parser.get_default("shapes"):
     chosen["shape"] = options.shapes
 sweep = awqdoc.measure("batch-sweep", **chosen)
-shape = options.shapes[0]
 
 for row in sweep.skipped:
     print(f"{row['backend']} at {row['shape']}, M = {row['m']}: skipped, {row['skipped']}")
@@ -102,3 +103,35 @@ for backend in ("dequantize", "triton_fused", "autoawq_triton"):
 
 measured = sweep.parameters["m"]
 shown = [m for m in measured if m in (1, 16, 64, 256, 1024)] or measured
+script.display(vis.summary(sweep, shape, shown))
+
+# %%
+# So a small weight is only the right to be fast. Whether a kernel uses it is a matter of
+# where each nibble lies and of how many instructions lie between the memory and the
+# tensor core. That is what Marlin is about, and this site.
+#
+# All shapes together
+# -------------------
+# The four products of one layer, times the 32 layers of Llama-3-8B: what the linear
+# layers alone would allow, if nothing else took time. (Computed from the medians,
+# attention and everything else left out.)
+
+if len(sweep.parameters["shape"]) == 4:
+    script.display(vis.layers_table(sweep, layers=32))
+
+# %%
+# Limits
+# ------
+# - *GB/s* counts the fewest bytes that a backend must move, not those that it does move.
+# - An empty node of a CUDA graph costs about a microsecond and is included everywhere. In
+#   a program that launches kernels from Python and waits for each, the launch costs more
+#   than that, and hides part of these differences.
+# - *Fused Triton* is a first attempt of ours with tile sizes from a small search. It
+#   shows what a straightforward kernel does, not what Triton can do at best.
+# - AutoAWQ's CUDA kernels (``autoawq-kernels``) are not in this table yet; nor is Marlin.
+# - FP16 results are those of cuBLAS as torch calls it on this version; it scatters more
+#   than the others.
+
+script.show(
+    {"throughput_scaling": speedup, "latency_comparison": latency}, options.output_dir
+)
