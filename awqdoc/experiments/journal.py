@@ -72,10 +72,14 @@ class Journal:
 
     def _progress(self, number: int, cell: Cell) -> None:
         left = len(self.cells) - number + 1
-        rest = left * (time.monotonic() - self.started) / self.measured if self.measured else None
+        # The first cells compile kernels; an estimate from them alone would be ten times too long.
+        known = self.measured >= 3
+        rest = left * (time.monotonic() - self.started) / self.measured if known else None
         text = " ".join(f"{axis}={value}" for axis, value in cell.items())
         time_left = "" if rest is None else f"  (about {rest:.0f} s left)"
-        print(f"{self.name} {number}/{len(self.cells)} {text}{time_left}", file=sys.stderr, flush=True)
+        # sphinx-gallery would put it on the page instead of the terminal.
+        stream = sys.__stderr__ if "sphinx_gallery" in sys.modules else sys.stderr
+        print(f"{self.name} {number}/{len(self.cells)} {text}{time_left}".rstrip(), file=stream, flush=True)
 
     def add(self, cell: Cell, rows: list[Row]) -> None:
         """Keep the rows of a finished cell."""

@@ -64,7 +64,8 @@ class Recording:
         """Whether this was measured here or recorded, on what, when and at which commit, as one line."""
         day = self.provenance["date"][:10]
         if self.origin == "measured":
-            return f"measured here: {self.provenance['gpu']}, {day}, {self.provenance['clock']}"
+            facts = (self.provenance["gpu"], day, self.provenance["clock"])
+            return "measured here: " + ", ".join(fact for fact in facts if fact)
         commit = self.provenance["commit"] or "unknown"
         text = f"recorded on {self.provenance['gpu']}, {day}, commit {commit[:7]}"
         return text + ("; stale: the code has changed since" if self.stale else "")

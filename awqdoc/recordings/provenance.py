@@ -16,7 +16,7 @@ from awqdoc.recordings.sources import source_hash
 CHECKOUT = Path(__file__).parents[2]
 
 
-def collect(experiment: str, device: str, seed: int) -> dict[str, Any]:
+def collect(experiment: str, device: str, seed: int, timed: bool = True) -> dict[str, Any]:
     """Gather what a reader needs to judge or repeat a measurement made now on `device` (``"cuda"`` or ``"cpu"``)."""
     commit, dirty = commit_and_dirty()
     return {
@@ -26,7 +26,7 @@ def collect(experiment: str, device: str, seed: int) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "device": device,
-        "clock": profiling.clock_name(device),
+        "clock": profiling.clock_name(device) if timed else None,
         **(_cpu() if device == "cpu" else _cuda()),
         "torch": _version("torch"),
         "triton": _version("triton"),
