@@ -16,8 +16,8 @@ from awqdoc.recordings import find
 # Package -> what it is needed for here, and how to get it.
 PACKAGES = {
     "torch": ("everything that is measured", "pip install torch"),
-    "triton": ("our Triton kernels and AutoAWQ's", "pip install 'awqdoc[peers]' (Linux)"),
-    "autoawq": ("AutoAWQ's kernels, shown beside ours", "pip install 'awqdoc[peers]' (Linux)"),
+    "triton": ("our Triton kernels and AutoAWQ's", "pip install triton (Linux)"),
+    "autoawq": ("AutoAWQ's kernels, shown beside ours", "pip install autoawq==0.2.9 (Linux)"),
     "nvidia-ml-py": ("the device report, clocks and power", "pip install nvidia-ml-py"),
     "matplotlib": ("figures", "pip install matplotlib"),
 }

@@ -20,7 +20,7 @@ only = os.environ.get("AWQDOC_ONLY", "")  # part of the gallery: see gallery_scr
 
 project = "awqdoc"
 author = "The awqdoc authors"
-copyright = author
+copyright = f"{author}. awqdoc {awqdoc.__version__}"
 version = release = awqdoc.__version__
 nitpicky = True
 # Words that NumPy-style docstrings use in the place of a type, and the P of ParamSpec.
@@ -36,6 +36,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
     "myst_nb",
     "sphinx_copybutton",
@@ -85,7 +86,7 @@ html_static_path = ["_static"]
 html_css_files = ["awqdoc.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
-html_sidebars = {page: [] for page in ("index", "recordings", "glossary", "references")}
+html_sidebars = {page: [] for page in ("index", "run", "recordings", "glossary", "references", "acknowledgments")}
 html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],

@@ -260,7 +260,7 @@ def test_doctor_tells_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert (
-        "  autoawq        missing, needed for AutoAWQ's kernels, shown beside ours: pip install 'awqdoc[peers]'" in out
+        "  autoawq        missing, needed for AutoAWQ's kernels, shown beside ours: pip install autoawq==0.2.9" in out
     )
     assert "  torch          1.2.3" in out
 

@@ -184,3 +184,25 @@ def test_unwritable_folder_is_a_sentence() -> None:
 def test_help_promises_what_is_saved() -> None:
     """Figures only: rows are to be had from `awqdoc run NAME --output FILE`."""
     assert "CSV" not in script.parser("Ask.").format_help()
+
+
+def test_a_notebook_shows_each_figure_of_a_script(tmp_path: Path) -> None:
+    """Each cell that draws has a picture; the inline backend of notebooks once lost all but the first."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    cells = [
+        "import awqdoc\nfrom awqdoc import visualization as vis\nsweep = awqdoc.measure('batch-sweep')",
+        "latency = vis.plot_latency(sweep, '28672x4096')",
+        "speedup = vis.plot_speedup(sweep, '28672x4096')",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    environment = {
+        "AWQDOC_MODE": "recorded",
+        "PYTHONPATH": str(ROOT),
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+    }
+    NotebookClient(notebook).execute(cwd=str(tmp_path), env=environment)
+    pictures = [[output for output in cell.outputs if "image/png" in output.get("data", {})] for cell in notebook.cells]
+    assert [len(found) for found in pictures] == [0, 1, 1]

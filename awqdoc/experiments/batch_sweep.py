@@ -44,9 +44,9 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
     Returns
     -------
     list of dict
-        A row for each backend: ``backend``, ``seconds`` (every sample), ``error`` (relative, against
-        float32), ``state`` (clocks, power and throttle reasons right after the samples); or ``skipped`` with
-        the reason.
+        A row for each backend: ``backend``, ``seconds`` (every sample, each the mean of ``calls`` calls),
+        ``error`` (relative, against float32), and the GPU's clocks, power and throttle reasons right after
+        the samples; or ``skipped`` with the reason.
     """
     problem = Problem.parse(shape, m, group_size)
     n, k = problem.n, problem.k
@@ -69,7 +69,8 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
     samples = profiling.interleave(competitors, device, rounds=20 if device != "cpu" else 5)
     state = gpu.state() if device != "cpu" else {}
     for name, seconds in samples.items():
-        rows[name] |= {"seconds": [float(f"{sample:.6g}") for sample in seconds], **state}
+        kept = [float(f"{sample:.6g}") for sample in seconds]
+        rows[name] |= {"seconds": kept, "calls": len(competitors[name]), **state}
     return list(rows.values())
 
 

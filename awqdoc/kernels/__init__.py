@@ -48,7 +48,7 @@ class Backend:
 
 
 _TABLE = (
-    Backend("fp16", "FP16 (torch.matmul)", "awqdoc.kernels.fp16", bits=16, cpu=True, n_multiple=1),
+    Backend("fp16", "FP16 (torch)", "awqdoc.kernels.fp16", bits=16, cpu=True, n_multiple=1),
     Backend(
         "dequantize", "INT4 dequantize + matmul", "awqdoc.kernels.dequantize", bits=4, cpu=True, needs=("triton",)
     ),

@@ -1,4 +1,8 @@
-"""AutoAWQ's own Triton GEMM (autoawq 0.2.9, ``awq/modules/triton/gemm.py``), called as its Linear layer calls it."""
+"""AutoAWQ's own Triton GEMM (autoawq 0.2.9, ``awq/modules/triton/gemm.py``).
+
+Its Linear layer calls it, where the CUDA extension is missing, for fewer than 1024 tokens; from there on it
+dequantizes and multiplies instead.
+"""
 
 from __future__ import annotations
 

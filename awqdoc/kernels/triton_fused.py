@@ -1,6 +1,7 @@
 """Our first fused kernel, in Triton: read AutoAWQ's packed weight, dequantize in registers, multiply.
 
-Nothing but the packed weight crosses the memory bus. The sweep shows what that buys, and what it does not.
+Of the weight nothing but the packed form crosses the memory bus. Where K is cut into parts, float32 partial
+sums do too, and a second kernel adds them. The sweep shows what that buys, and what it does not.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def matmul_kernel(
     x, qweight, qzeros, scales, partial, M, N, K,
     GROUP: tl.constexpr, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """One program computes a BLOCK_M x BLOCK_N tile over one of SPLITS parts of K: float32 partial [SPLITS, M, N]."""
+    """One program computes a BLOCK_M x BLOCK_N tile over one of SPLITS parts of K: partial [SPLITS, M, N]."""
     first_n = tl.program_id(0) * BLOCK_N
     split = tl.program_id(1)
     rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -115,13 +116,14 @@ def matmul(x: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
     m = x.shape[0]
     k, n, group_size = _sizes(prepared)
     sizes = configuration(m, n, k, group_size)
-    partial = torch.empty((sizes["SPLITS"], m, n), dtype=torch.float32, device=x.device)
+    whole = sizes["SPLITS"] == 1  # then a program holds its whole sum, and rounds it itself
+    partial = torch.empty((sizes["SPLITS"], m, n), dtype=x.dtype if whole else torch.float32, device=x.device)
     grid = (n // sizes["BLOCK_N"], sizes["SPLITS"], -(-m // sizes["BLOCK_M"]))
     matmul_kernel[grid](
         x, prepared["qweight"], prepared["qzeros"], prepared["scales"], partial, m, n, k,
         GROUP=group_size, **sizes,
     )  # fmt: skip
-    return partial.sum(0).half() if sizes["SPLITS"] > 1 else partial[0].half()
+    return partial[0] if whole else partial.sum(0).half()
 
 
 def dequantize(prepared: dict[str, torch.Tensor]) -> torch.Tensor:

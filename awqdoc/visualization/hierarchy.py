@@ -29,25 +29,29 @@ def plot_hierarchy(recording: Recording) -> Figure:
         for n, k in LAYERS
         for kind, bits in (("INT4", 4), ("FP16", 16))
     }
-    figure, axes = new_figure(f"{recording.provenance['gpu']}: what fits where (whole GPU, log scale)", height=4.0)
-    for row, (name, size) in enumerate([*levels.items(), *weights.items()]):
-        is_level = name in levels
-        axes.barh(row, size, left=1, height=0.62, color=colour("blue" if is_level else "orange"))
-        axes.text(size * 1.25, row, si(size, "B", binary=True), va="center", fontsize=9)
+    sizes = {**levels, **weights}
+    rows, labels = range(len(sizes)), [si(size, "B", binary=True) for size in sizes.values()]
+    figure, axes = new_figure(f"{recording.provenance['gpu']}: what fits where", height=4.0)
+    # A log axis has no zero for a bar to begin at, so sizes are dots.
+    split = len(levels)
+    axes.plot(list(levels.values()), rows[:split], "o", markersize=8, color=colour("blue"))
+    axes.plot(list(weights.values()), rows[split:], "s", markersize=8, color=colour("orange"))
+    axes.axvline(levels["L2 cache"], color=colour("blue"), linestyle=":", linewidth=1.2)
     axes.set_xscale("log")
-    axes.set_xlim(2e6, 3e12)
+    axes.set_xlim(2**22, 2**39)
     ticks = [2**power for power in (24, 28, 32, 36)]
     axes.set_xticks(ticks, [si(tick, "B", binary=True) for tick in ticks], fontsize=8.5)
     axes.minorticks_off()
-    axes.set_yticks(range(len(levels) + len(weights)), [*levels, *weights], fontsize=9)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    parts = [f"{name} {si(size, 'B', binary=True)}" for name, size in [*levels.items(), *weights.items()]]
-    return describe(
-        figure,
-        f"Capacities on a log scale, beside the weights of single layers: {'; '.join(parts)}.",
-        recording,
-    )
+    axes.set_xlabel("size, all SMs together (log)")
+    axes.set_yticks(rows, list(sizes), fontsize=9)
+    axes.set_ylim(len(sizes) - 0.5, -0.5)
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(rows, labels, fontsize=9)
+    beside.tick_params(length=0)
+    beside.spines["right"].set_visible(False)
+    parts = "; ".join(f"{name} {label}" for name, label in zip(sizes, labels, strict=True))
+    alt = f"Capacities on a log scale, beside the weights of single layers: {parts}."
+    return describe(figure, alt, recording)
 
 
 def device_table(recording: Recording) -> Table:

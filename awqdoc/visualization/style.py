@@ -77,7 +77,11 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(plot)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **_STYLE}):
+        # A notebook's backend settles in with the first figure, and leaving the context would undo that.
+        if not plt.get_fignums():
+            plt.switch_backend(plt.get_backend())
+        kept: Any = {name: mpl.rcParams[name] for name in ("backend", "interactive")}
+        with mpl.rc_context({**mpl.rcParamsDefault, **kept, **_STYLE}):
             return plot(*args, **kwargs)
 
     return wrapper

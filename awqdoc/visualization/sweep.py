@@ -16,7 +16,8 @@ from awqdoc.visualization.style import colour, describe, legend, new_figure, si,
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
-_COLOURS = dict(zip(BACKENDS, ("muted", "ochre", "blue", "orange"), strict=False))
+# Colour and marker of each backend: lines that cross stay apart without colour too.
+_LOOKS = dict(zip(BACKENDS, (("muted", "o"), ("purple", "s"), ("blue", "^"), ("orange", "D")), strict=False))
 
 
 def problem(row: Row) -> Problem:
@@ -50,20 +51,14 @@ def crossing(recording: Recording, backend: str, shape: str) -> int | None:
 def plot_latency(recording: Recording, shape: str) -> Figure:
     """Draw time over batch size for every backend on one layer shape: medians, with all samples as a band."""
     figure, axes = new_figure(f"One layer, {shape.replace('x', ' × ')} (N × K): time by batch size")
-    for name, backend in BACKENDS.items():
+    for name in BACKENDS:
         rows = timed(recording, name, shape)
         if not rows:
             continue
         m = [row["m"] for row in rows]
-        axes.plot(
-            m,
-            [1e6 * median(row["seconds"]) for row in rows],
-            "o-",
-            color=colour(_COLOURS[name]),
-            label=backend.title,
-        )
+        _line(axes, name, m, [1e6 * median(row["seconds"]) for row in rows])
         low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
-        axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
+        axes.fill_between(m, low, high, color=colour(_LOOKS[name][0]), alpha=0.25, linewidth=0)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -96,9 +91,9 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
         if name == "fp16" or not ratios:
             continue
         m = sorted(ratios)
-        axes.plot(m, [median(ratios[i]) for i in m], "o-", color=colour(_COLOURS[name]), label=backend.title)
+        _line(axes, name, m, [median(ratios[i]) for i in m])
         low, high = ([f(ratios[i]) for i in m] for f in (min, max))
-        axes.fill_between(m, low, high, color=colour(_COLOURS[name]), alpha=0.25, linewidth=0)
+        axes.fill_between(m, low, high, color=colour(_LOOKS[name][0]), alpha=0.25, linewidth=0)
         parts.append(
             f"{backend.title}: {median(ratios[m[0]]):.2f} at batch {m[0]}, {median(ratios[m[-1]]):.2f} at {m[-1]}"
         )
@@ -112,6 +107,11 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
     legend(axes)
     alt = f"Speed-up over FP16 by batch size for a {shape} layer. {'; '.join(parts)}. The bytes allow {ceiling:.2f}."
     return describe(figure, alt, recording)
+
+
+def _line(axes: Axes, name: str, x: list[int], y: list[float]) -> None:
+    hue, marker = _LOOKS[name]
+    axes.plot(x, y, marker=marker, color=colour(hue), label=BACKENDS[name].title)
 
 
 def _ceiling(recording: Recording, shape: str) -> float:
@@ -130,8 +130,9 @@ def _batch_axis(axes: Axes, recording: Recording) -> None:
 def summary(recording: Recording, shape: str, batches: list[int] | None = None) -> Table:
     """Tabulate one shape: time, tokens/s, TFLOP/s, GB/s, speed-up over FP16, and weight memory saved.
 
-    Tokens per second count this one product alone; bytes are the fewest that the backend must move (its
-    weight in its own format, X and Y once).
+    Tokens per second count this one product alone. Useful bytes are the fewest that the product needs: the
+    weight in the backend's format, X and Y, once each; dequantize + matmul moves several times that. The
+    kernel's error is relative (Frobenius norm) to a float32 product of the same dequantized weight.
     """
     rows = []
     for m in batches or recording.parameters["m"]:
@@ -147,7 +148,7 @@ def summary(recording: Recording, shape: str, batches: list[int] | None = None) 
                 f"{size.bytes(backend.bits) / seconds / 1e9:.0f}", f"{median(ratios):.2f}" if ratios else "",
                 f"{saved:.0%}", f"{row['error']:.0e}",
             ])  # fmt: skip
-    columns = ["M", "backend", "µs", "tokens/s", "TFLOP/s", "GB/s", "speed-up", "memory saved", "error"]
+    columns = ["M", "backend", "µs", "tokens/s", "TFLOP/s", "useful GB/s", "speed-up", "memory saved", "kernel error"]
     return Table(columns, rows, recording, title=f"{shape} (N x K), medians")
 
 

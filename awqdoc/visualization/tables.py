@@ -53,10 +53,13 @@ class Table:
             return f"<tr>{''.join(inner)}</tr>"
 
         body = "".join(line(row, "td") for row in self.rows)
+        caption = html.escape(self.caption)
         return (
-            '<div class="awqdoc-table-wrap"><table class="awqdoc-table table">'
-            f"<caption>{html.escape(self.caption)}</caption>"
+            '<div role="figure" class="awqdoc-table-box"><div class="awqdoc-table-wrap">'
+            f'<table class="awqdoc-table table" aria-label="{html.escape(self.caption, quote=True)}">'
             f"<thead>{line(self.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
+            # Outside of what scrolls on a phone: a label that is cut off is none.
+            f'<p class="awqdoc-label">{caption}</p></div>'
         )
 
 

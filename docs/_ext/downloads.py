@@ -19,6 +19,7 @@ import gallery_scripts
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util.docutils import SphinxDirective
 
 ARCHIVE = "downloads/awqdoc-examples.zip"
 PACKAGE_FILES = ("pyproject.toml", "README.md", "LICENSE")
@@ -30,6 +31,8 @@ The examples of the awqdoc site, as Python scripts and as Jupyter notebooks.
 
 Install the wheel in an environment of its own; it brings all that a script needs. No GPU is needed:
 without one, a script replays the recordings that the package carries, and says where they come from.
+On Linux without an NVIDIA GPU, add --extra-index-url https://download.pytorch.org/whl/cpu to the first
+line, or pip takes several GB of CUDA packages along with PyTorch.
 """
 
 
@@ -78,8 +81,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     hosted = Path(shutil.copy(wheel, folder))
-    base = app.config.html_baseurl.rstrip("/")
-    address = f"{base}/downloads/{hosted.name}" if base else hosted.as_uri()
+    address = wheel_address(app, hosted.name)
     scripts = gallery_scripts.scripts(docs.parent / "gallery")
     sources = [docs / f"{gallery_scripts.docname(s)}{suffix}" for s in scripts for suffix in WITH_INSTALL]
     for source in sources:
@@ -87,6 +89,21 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         for copy in out.glob(f"_downloads/*/{source.name}"):
             copy.write_text(WITH_INSTALL[source.suffix](source.read_text("utf-8"), address), "utf-8")
     write_archive(out / ARCHIVE, hosted, sources)
+
+
+def wheel_address(app: Sphinx, name: str) -> str:
+    """Where the wheel will lie: on the published site, or in the folder of a site that was built at home."""
+    base = app.config.html_baseurl.rstrip("/")
+    return f"{base}/downloads/{name}" if base else Path(app.outdir, "downloads", name).as_uri()
+
+
+class InstallCommand(SphinxDirective):
+    """The command that installs the wheel of this site, to be copied."""
+
+    def run(self) -> list[nodes.Node]:
+        name = f"awqdoc-{self.config.release}-py3-none-any.whl"
+        command = f'python -m pip install "{wheel_address(self.env.app, name)}"'
+        return [nodes.literal_block(command, command, language="console")]
 
 
 def write_archive(archive: Path, wheel: Path, sources: list[Path]) -> None:
@@ -120,4 +137,5 @@ def link_archive(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", link_archive, priority=400)  # Sphinx collects downloads at 500
     app.connect("build-finished", finish, priority=900)
+    app.add_directive("install-command", InstallCommand)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

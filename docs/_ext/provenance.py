@@ -60,7 +60,11 @@ def recording_line(recording: dict[str, Any]) -> nodes.Node:
     text = f" {facts['gpu']}, {facts['date'][:10]}, commit {commit(facts)}, torch {facts['torch']}"
     if facts.get("driver"):
         text += f", driver {facts['driver']}"
-    content = [nodes.literal("", recording["experiment"]), nodes.Text(text + " · "), link_to_recordings()]
+    content = [
+        nodes.literal("", f"awqdoc run {recording['experiment']}"),
+        nodes.Text(text + " · "),
+        link_to_recordings(),
+    ]
     if recording["origin"] == "measured":
         return line("measured", "Measured here", content)
     if recording["stale"]:

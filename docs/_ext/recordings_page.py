@@ -12,7 +12,7 @@ from docutils.parsers.rst import Directive
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-COLUMNS = ("Experiment", "GPU", "Recorded", "State", "Data", "Rows", "Commit", "torch", "Driver", "Skipped")
+COLUMNS = ("Experiment", "State", "Data", "GPU", "Recorded", "Rows", "Made with", "Skipped")
 
 
 class Recordings(Directive):
@@ -36,16 +36,17 @@ def cells(recording: Any, docs: Path) -> list[list[nodes.Node]]:
     facts = recording.provenance
     state = provenance.badge("stale", "stale") if recording.stale else provenance.badge("recorded", "current")
     rows = str(len(recording.rows) - len(recording.skipped))
+    software = f"commit {provenance.commit(facts)}, torch {facts['torch']}"
+    if facts.get("driver"):
+        software += f", driver {facts['driver']}"
     return [
         [nodes.literal("", recording.experiment)],
-        [nodes.Text(facts["gpu"])],
-        [nodes.Text(facts["date"][:10])],
         [state],
         data(recording, docs),
+        [nodes.Text(facts["gpu"])],
+        [nodes.Text(facts["date"][:10])],
         [nodes.Text(rows)],
-        [nodes.Text(provenance.commit(facts))],
-        [nodes.Text(facts["torch"])],
-        [nodes.Text(facts.get("driver") or "–")],
+        [nodes.Text(software)],
         skipped(recording),
     ]
 
