@@ -59,7 +59,8 @@ def install(session: nox.Session, group: str, *extras: str, pins: str = "constra
 def docs_environment(session: nox.Session, group: str = "docs") -> None:
     """Install what the site is built with; on a GPU machine also the kernels that are measured beside ours."""
     install(session, group, *(["peers"] if has_gpu() else []))
-    session.env.setdefault("AWQDOC_RESULTS", str(ROOT / "docs" / "_build" / "measured"))
+    # session.env overrules what the caller set, so it is asked first.
+    session.env["AWQDOC_RESULTS"] = os.environ.get("AWQDOC_RESULTS") or str(ROOT / "docs" / "_build" / "measured")
 
 
 @nox.session

@@ -113,8 +113,3 @@ class QuantizedWeight:
         groups = self.codes.float().unflatten(0, (-1, self.group_size))
         weight = (groups - self.zeros.float().unsqueeze(1)) * self.scales.float().unsqueeze(1)
         return weight.flatten(0, 1).half()
-
-    def to(self, device: str) -> QuantizedWeight:
-        """Return the same weight with its tensors on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in self._tensors()}
-        return QuantizedWeight(**moved, group_size=self.group_size)

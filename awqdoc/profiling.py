@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -44,9 +45,8 @@ def interleave(competitors: Mapping[str, Sequence[Call]], device: str, rounds: i
     if not names:
         return samples
     for number in range(rounds):
-        # Each round starts with another one: none is always timed behind the same neighbour.
-        start = number % len(names)
-        for name in names[start:] + names[:start]:
+        # Another order in each round, the same in every run: none is always timed behind the same neighbour.
+        for name in random.Random(number).sample(names, len(names)):
             samples[name].append(timers[name]())
     return samples
 
@@ -68,6 +68,9 @@ def _graph_timer(calls: Sequence[Call]) -> Callable[[], float]:
     graph.replay()
 
     def timed() -> float:
+        # The GPU spins (about half a millisecond) while the host launches: else the first node waits for the launch
+        # between the two events, and a competitor with few copies carries more of it for each call.
+        torch.cuda._sleep(1_000_000)
         before.record()
         graph.replay()
         after.record()

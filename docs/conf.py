@@ -12,9 +12,10 @@ import freshness  # noqa: E402
 import gallery_scripts  # noqa: E402
 import inventories  # noqa: E402
 import stop  # noqa: E402
+from sphinx.errors import ConfigError  # noqa: E402
 
 import awqdoc  # noqa: E402
-from awqdoc import recordings  # noqa: E402
+from awqdoc import experiments, gpu, recordings  # noqa: E402
 
 only = os.environ.get("AWQDOC_ONLY", "")  # part of the gallery: see gallery_scripts.selected
 
@@ -55,11 +56,16 @@ extensions = [
 # The gallery and the concept pages: both run, and run again when the key changes.
 with stop.one_sentence():
     recordings.published()  # a malformed recording ends the build here
+    if experiments.mode() == "live" and (lack := gpu.why_not_suitable()):
+        raise ConfigError(f"AWQDOC_MODE=live measures on a GPU, but {lack}: AWQDOC_MODE=recorded replays.")
     sphinx_gallery_conf = gallery_scripts.configuration(DOCS.parent / "gallery", only)
 awqdoc_key = freshness.build_key()
 nb_execution_cache_path = str(freshness.jupyter_cache(DOCS))
 nb_execution_mode = "off" if only and not Path(nb_execution_cache_path).exists() else "cache"
-suppress_warnings = ["myst-nb.lexer", "mystnb.glue"] if nb_execution_mode == "off" else []
+# A checkout may lie in a folder with spaces; the names of the scripts themselves have none.
+suppress_warnings = ["sphinx_gallery.space_in_filename"]
+if nb_execution_mode == "off":
+    suppress_warnings += ["myst-nb.lexer", "mystnb.glue"]
 nb_execution_raise_on_error = True
 os.environ["MPLBACKEND"] = "agg"  # so that cells show what they are told to, not every open figure
 nb_execution_timeout = 600

@@ -202,6 +202,31 @@ def test_an_empty_section_is_refused(site: Site) -> None:
     assert "gallery/packing has a header and no plot_*.py" in result.stderr
 
 
+def test_a_file_that_would_be_shown_but_not_run_is_refused(site: Site) -> None:
+    site.write("gpu/helper.py", SCRIPT)
+    result = site.build()
+    assert result.returncode == 2
+    assert "gallery/gpu/helper.py would be shown but not run" in result.stderr
+
+
+def test_a_renamed_script_leaves_nothing_behind(site: Site) -> None:
+    site.write("gpu/plot_20_old.py", SCRIPT + DESCRIBED)
+    assert site.build().returncode == 0
+    (site.folder / "gallery" / "gpu" / "plot_20_old.py").rename(site.folder / "gallery" / "gpu" / "plot_30_new.py")
+    result = site.build()
+    assert result.returncode == 0, result.stderr
+    assert site.verify().returncode == 0
+    assert [path for path in site.docs.rglob("*plot_20_old*") if "_sources" not in path.parts] == []
+
+
+def test_a_torn_entry_of_the_ledger_runs_its_script_again(site: Site) -> None:
+    assert site.build().returncode == 0
+    entry = site.docs / "_build" / "ledger" / "gpu" / "plot_10_first.json"
+    entry.write_text(entry.read_text()[:30])
+    assert site.build().returncode == 0
+    assert (site.runs("gpu"), site.runs("profiling")) == (2, 1)
+
+
 def test_a_build_with_warnings_does_not_pass_the_second_time(site: Site) -> None:
     (site.docs / "index.rst").write_text(INDEX + "\n:doc:`missing`\n")
     assert site.build().returncode != 0

@@ -35,12 +35,19 @@ class Toy(ModuleType):
         self.measured: list[dict[str, Any]] = []
         self.devices: set[str] = set()
         self.interrupted_at: int | None = None
+        self.full_at: int | None = None
+        self.forgotten = False
 
     def check(self, size: int, kind: str) -> None:
         if size < 0:
             raise AwqdocError(f"The size must not be negative; found {size}.")
 
+    def forget(self) -> None:
+        self.forgotten = True
+
     def run(self, device: str, **cell: Any) -> list[dict[str, Any]]:
+        if self.full_at is not None and self.full_at == len(self.measured):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
         if self.interrupted_at == len(self.measured):
             self.interrupted_at = None
             raise KeyboardInterrupt
@@ -288,10 +295,13 @@ def test_results_that_lack_a_published_value_are_measured_again(toy: Toy, result
     assert len(measure("toy").rows) == 12
 
 
-def test_results_of_another_torch_are_measured_again(toy: Toy, results: Path, pretended_gpu: dict[str, Any]) -> None:
+@pytest.mark.parametrize("package", ["torch", "autoawq"])
+def test_results_of_other_packages_are_measured_again(
+    package: str, toy: Toy, results: Path, pretended_gpu: dict[str, Any]
+) -> None:
     measure("toy")
-    pretended_gpu["torch"] = "3.5"
-    assert measure("toy").provenance["torch"] == "3.5"
+    pretended_gpu[package] = "3.5"
+    assert measure("toy").provenance[package] == "3.5"
 
 
 def test_broken_results_do_not_stand_in_the_way(toy: Toy, results: Path) -> None:
@@ -477,3 +487,14 @@ def test_recording_made_elsewhere_is_replayed_beside_a_newer_one(
     monkeypatch.setattr(experiments, "find", lambda _: [newer, recorded])
     assert measure("toy", size=1).provenance["gpu"] == "NVIDIA Newer"
     assert measure("toy", size=2).provenance["gpu"] == "NVIDIA Test"
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_full_memory_is_one_sentence_and_loses_no_finished_cell(toy: Toy, tmp_path: Path) -> None:
+    toy.full_at = 2
+    with pytest.raises(AwqdocError, match=r"^size 2, kind a does not fit into the memory of this machine"):
+        record("toy", tmp_path)
+    toy.full_at = None
+    record("toy", tmp_path)
+    assert len(toy.measured) == 6
+    assert toy.forgotten

@@ -74,13 +74,6 @@ def test_weight_is_code_minus_zero_times_scale() -> None:
     assert weight[4].tolist() == [(12 - 8) * 2.0, (13 - 8) * 2.0, (14 - 15) * 2.0]
 
 
-def test_weight_moves_whole() -> None:
-    weight = QuantizedWeight(**parts(), group_size=4)
-    moved = weight.to("cpu")
-    assert moved.group_size == 4
-    assert torch.equal(moved.dequantize(), weight.dequantize())
-
-
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -17,6 +17,7 @@ from awqdoc.quantize import round_to_nearest
 
 ROOT = Path(__file__).parents[1]
 HOPPER = (9, 0)
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is a package for Linux")
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -54,6 +55,7 @@ print("agrees")
 """
 
 
+@needs_triton
 def test_the_fused_kernel_agrees_with_float32_in_tritons_interpreter() -> None:
     # A process of its own: TRITON_INTERPRET counts when a kernel is defined.
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
@@ -61,6 +63,7 @@ def test_the_fused_kernel_agrees_with_float32_in_tritons_interpreter() -> None:
     assert done.stdout.strip() == "agrees", done.stderr
 
 
+@needs_triton
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("m", [1, 256])
 def test_the_fused_kernel_compiles_to_tensor_core_code(capability: int, m: int) -> None:
@@ -81,6 +84,7 @@ def test_the_fused_kernel_compiles_to_tensor_core_code(capability: int, m: int) 
     assert compiled.metadata.shared <= 100 << 10  # fits the smallest SM of these generations (8.6, 8.9)
 
 
+@needs_triton
 @pytest.mark.parametrize(
     ("m", "n", "k", "group_size"),
     [(1, 28672, 4096, 128), (64, 4096, 14336, 128), (1024, 8256, 4096, 32), (3, 64, 192, 64)],
@@ -95,20 +99,22 @@ def test_the_tiles_of_the_fused_kernel_cover_the_problem_exactly(m: int, n: int,
 
 
 @pytest.mark.parametrize("name", list(BACKENDS))
-def test_a_backend_says_why_it_cannot_take_a_problem(name: str) -> None:
+def test_a_backend_says_why_it_cannot_take_a_problem(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *name: object())  # as if every package were installed
     backend = BACKENDS[name]
     assert "multiple of the group size" in str(why_not(backend, Problem(1, 512, 192, 128), HOPPER))
     if not backend.cpu:
         assert "NVIDIA GPU" in str(why_not(backend, Problem(1, 512, 512), None))
     assert why_not(backend, Problem(1, 512, 512), HOPPER) is None
     assert "it needs compute capability 8.0; this GPU has 7.5" in str(why_not(backend, Problem(1, 512, 512), (7, 5)))
+    if backend.group_sizes:
+        assert "the group size must be 32, 64, 128; it is 16" in str(why_not(backend, Problem(1, 512, 512, 16), HOPPER))
     if backend.n_multiple > 1:
         assert "must be multiples" in str(why_not(backend, Problem(1, 513, 512), HOPPER))
 
 
 def test_a_backend_whose_package_is_missing_names_what_pip_installs(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "awq" else real(name, *rest))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "awq" else object())
     assert why_not(BACKENDS["autoawq_triton"], Problem(1, 512, 512), HOPPER) == "autoawq is not installed"
 
 

@@ -45,6 +45,7 @@ def test_packed_tensors_have_the_hashes_of_autoawqs(name: str, sha256: str) -> N
 @pytest.mark.parametrize(("k", "n", "group_size"), [(256, 128, 128), (128, 64, 32), (192, 96, 64)])
 def test_packed_tensors_are_those_of_autoawqs_linear_layer(k: int, n: int, group_size: int) -> None:
     with warnings.catch_warnings(record=True):
+        pytest.importorskip("awq", reason="autoawq is a package for Linux")
         from awq.modules.linear.gemm import WQLinear_GEMM
     weight = random_weight(k, n, group_size, seed=k)
     linear = torch.nn.Linear(k, n, bias=False, dtype=torch.float16)

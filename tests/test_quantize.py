@@ -17,6 +17,7 @@ from awqdoc.quantize import round_to_nearest
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 def test_weights_are_those_of_autoawqs_quantizer(group_size: int) -> None:
     with warnings.catch_warnings(record=True):
+        pytest.importorskip("awq", reason="autoawq is a package for Linux")
         from awq.quantize.quantizer import AwqQuantizer
     weight = torch.randn(256, 96, generator=torch.Generator().manual_seed(group_size)) * 0.02
     options = SimpleNamespace(group_size=group_size, w_bit=4, zero_point=True)

@@ -164,6 +164,15 @@ def test_missing_key_is_named(key: str) -> None:
     assert "`awqdoc record`" in sentence
 
 
+@pytest.mark.parametrize("rows", [None, [1], [[1]], "text"])
+def test_rows_of_another_kind_are_refused(rows: Any) -> None:
+    assert "its digest does not fit" in refusal(json.dumps({**json.loads(TEXT), "rows": rows}))
+
+
+def test_json_without_an_end_is_refused() -> None:
+    assert "not whole JSON" in refusal("[" * 100_000)
+
+
 @pytest.mark.parametrize(
     "text", ["[]", "{}", "3", "null", '"text"', '{"schema": "1"}', '{"type": "FeatureCollection"}']
 )

@@ -70,6 +70,7 @@ HARMLESS = {
 HARMFUL = {
     "own body": (RUN, "tools.timer()", "tools.timer"),
     "default": (RUN, "m: int = 1", "m: int = 2"),
+    "a constant of a Triton kernel": (RUN, "m: int = 1", "m: tl.constexpr = 1"),
     "condition of an error": (RUN, "if m < 1", "if m < 2"),
     "constant": (RUN, "ROUNDS = 20", "ROUNDS = 21"),
     "callee": (RUN, "range(m)", "range(m + 1)"),

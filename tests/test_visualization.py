@@ -21,7 +21,6 @@ from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.kernels import BACKENDS
 from awqdoc.recordings import Recording
-from awqdoc.visualization import sweep
 from awqdoc.visualization.style import label, si
 
 LIGHT = {light for light, _ in vis.PALETTE.values()}
@@ -215,12 +214,6 @@ def test_skipped_backend_is_neither_drawn_nor_told() -> None:
 def test_speedups_pair_the_samples_of_a_round() -> None:
     assert vis.speedups(SWEEP, "triton_fused", SHAPES[0]) == {1: pytest.approx([2.0] * 3), 16: pytest.approx([0.5] * 3)}
     assert vis.speedups(SWEEP, "autoawq_triton", SHAPES[0]) == {}
-
-
-def test_crossing_is_the_first_batch_size_that_loses() -> None:
-    assert sweep.crossing(SWEEP, "triton_fused", SHAPES[0]) == 16
-    assert sweep.crossing(SWEEP, "dequantize", SHAPES[1]) == 1
-    assert sweep.crossing(SWEEP, "autoawq_triton", SHAPES[0]) is None
 
 
 class Images(HTMLParser):

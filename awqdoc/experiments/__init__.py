@@ -1,8 +1,8 @@
 """The measured questions, and `measure`: answer one here if a GPU is present, else replay its recording.
 
 An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs
-without a GPU), ``check(**cell)``, which refuses impossible values, and ``run(device, **cell) -> list of
-rows`` for one value of each axis. It is named in `EXPERIMENTS`.
+without a GPU), ``check(**cell)``, which refuses impossible values, ``forget()``, which frees what it kept,
+and ``run(device, **cell) -> list of rows`` for one value of each axis. It is named in `EXPERIMENTS`.
 """
 
 from __future__ import annotations
@@ -93,12 +93,17 @@ def measure(name: str, **parameters: Any) -> Recording:
     """
     experiment = lookup(name)
     wanted = _complete(experiment, parameters)
-    mode = os.environ.get("AWQDOC_MODE") or "auto"
-    if mode not in MODES:
-        raise AwqdocError(f"AWQDOC_MODE must be one of {', '.join(MODES)}; found {mode!r}.")
-    result = _measure_or_replay(experiment, wanted, mode, bool(parameters))
+    result = _measure_or_replay(experiment, wanted, mode(), bool(parameters))
     ledger.append(result)
     return result
+
+
+def mode() -> str:
+    """Return what ``AWQDOC_MODE`` asks for, or say what it may be."""
+    asked = os.environ.get("AWQDOC_MODE") or "auto"
+    if asked not in MODES:
+        raise AwqdocError(f"AWQDOC_MODE must be one of {', '.join(MODES)}; found {asked!r}.")
+    return asked
 
 
 def lookup(name: str) -> Experiment:
@@ -167,7 +172,7 @@ def _live(experiment: Experiment, wanted: Parameters) -> Recording:
     recording = _kept(kept)
     if recording is not None and not recording.stale and recording.covers(published):
         now = collect(experiment.name, "cuda", SEED, experiment.timed)
-        if all(recording.provenance.get(key) == now.get(key) for key in ("driver", "torch", "triton")):
+        if all(recording.provenance.get(key) == now.get(key) for key in ("driver", "torch", "triton", "autoawq")):
             return recording.select(**wanted)
     return run(experiment, published, "cuda", folder=Path(folder)).select(**wanted)
 
@@ -191,11 +196,23 @@ def run(experiment: Experiment, parameters: Parameters, device: str, folder: Pat
     cells = experiment.cells(parameters)
     with Journal(experiment.name, cells, provenance, folder) as journal:
         for cell in journal.remaining():
-            journal.add(cell, [{**cell, **row} for row in experiment.module.run(device, **cell)])
+            journal.add(cell, [{**cell, **row} for row in _rows(experiment, device, cell)])
+        experiment.module.forget()
         result = Recording(experiment.name, parameters, journal.provenance, journal.rows, origin="measured")
         if folder is not None:
             journal.replace_by(save(result, folder))
     return result
+
+
+def _rows(experiment: Experiment, device: str, cell: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        rows: list[dict[str, Any]] = experiment.module.run(device, **cell)
+    except RuntimeError as error:  # torch has a class of its own for a full GPU, and none for a full host
+        if "out of memory" in str(error) or "allocate memory" in str(error):
+            text = ", ".join(f"{axis} {value}" for axis, value in cell.items())
+            raise AwqdocError(f"{text} does not fit into the memory of this machine: choose smaller sizes.") from None
+        raise
+    return rows
 
 
 def require_gpu() -> None:

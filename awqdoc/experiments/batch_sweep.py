@@ -10,6 +10,7 @@ import torch
 
 from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
+from awqdoc.experiments import SEED
 from awqdoc.formats import Problem, QuantizedWeight
 from awqdoc.kernels import BACKENDS, Backend, adapter, why_not
 from awqdoc.quantize import round_to_nearest
@@ -22,7 +23,6 @@ AXES: dict[str, tuple[Any, ...]] = {
     "m": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 }
 CPU = True
-SEED = 0
 # Copies of a weight that are read in turn: together eight times the L2 cache, so that each is cold.
 L2_MULTIPLE = 8
 # The largest relative error (Frobenius norm, against float32) that a backend may show and still be given a
@@ -46,7 +46,8 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
     list of dict
         A row for each backend: ``backend``, ``seconds`` (every sample, each the mean of ``calls`` calls),
         ``error`` (relative, against float32), and the GPU's clocks, power and throttle reasons right after
-        the samples; or ``skipped`` with the reason.
+        the samples (power is NVML's mean over about a second, and so includes what ran before); or
+        ``skipped`` with the reason.
     """
     problem = Problem.parse(shape, m, group_size)
     n, k = problem.n, problem.k
@@ -55,7 +56,7 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
     competitors: dict[str, list[Callable[[], object]]] = {}
     for backend in BACKENDS.values():
         row = rows[backend.name] = {"backend": backend.name}
-        reason = why_not(backend, problem, gpu.capability(device))
+        reason = why_not(backend, problem, gpu.capability(device)) or _why_not_importable(backend)
         if reason is None:
             matmul = adapter(backend).matmul
             copies = _copies(backend, n, k, group_size, device)
@@ -72,6 +73,21 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
         kept = [float(f"{sample:.6g}") for sample in seconds]
         rows[name] |= {"seconds": kept, "calls": len(competitors[name]), **state}
     return list(rows.values())
+
+
+def forget() -> None:
+    """Free the memory that the last shape's weights hold."""
+    for cached in (_weight, _copies, _reference_weight):
+        cached.cache_clear()
+
+
+def _why_not_importable(backend: Backend) -> str | None:
+    """An installed package may still not load, as AutoAWQ beside some releases of transformers."""
+    try:
+        adapter(backend)
+    except ImportError as error:
+        return f"it cannot be imported ({error})"
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,10 @@ def check() -> None:
     """Nothing can be asked wrongly: there is no parameter."""
 
 
+def forget() -> None:
+    """Nothing is kept."""
+
+
 def run(device: str) -> list[dict[str, Any]]:
     """Return the facts of the GPU and, as further rows, its state while it was asked."""
     state = gpu.state()

@@ -15,7 +15,7 @@ from awqdoc.recordings import Row, slug, write_atomically
 
 Cell = dict[str, Any]
 # A journal is continued only by the same code on the same machine and software.
-SAME = ("sources", "gpu", "driver", "torch", "triton", "commit", "dirty")
+SAME = ("sources", "gpu", "driver", "torch", "triton", "autoawq", "commit", "dirty")
 
 
 class Journal:

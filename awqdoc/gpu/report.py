@@ -8,8 +8,8 @@ import pynvml
 
 from awqdoc.gpu.nvml import ask, device, driver_versions
 
-# Dense FP16 tensor-core FLOP per clock and SM (a multiply-add is two), FP32 accumulation where the chip has
-# one rate for both. They reproduce the data sheets: 2048 x 108 SMs x 1.41 GHz = 312 TFLOP/s for the A100.
+# Dense FP16 tensor-core FLOP per clock and SM (a multiply-add is two) with FP32 accumulation, of which a
+# GeForce does half. They reproduce the data sheets: 2048 x 108 SMs x 1.41 GHz = 312 TFLOP/s for the A100.
 TENSOR_FLOP_PER_CLOCK_AND_SM = {
     (7, 5): 1024,
     (8, 0): 2048,
@@ -17,6 +17,7 @@ TENSOR_FLOP_PER_CLOCK_AND_SM = {
     (8, 9): 1024,
     (9, 0): 4096,
     (10, 0): 8192,
+    (12, 0): 1024,
 }
 # L1 cache and shared memory share one array; torch tells only the part that shared memory may take.
 L1_AND_SHARED_BYTES = {
@@ -26,6 +27,7 @@ L1_AND_SHARED_BYTES = {
     (8, 9): 128 << 10,
     (9, 0): 256 << 10,
     (10, 0): 256 << 10,
+    (12, 0): 128 << 10,
 }
 
 Row = dict[str, Any]
@@ -116,6 +118,8 @@ def _computed(known: dict[str, Any]) -> list[Row]:
         known.get("SMs"),
         known.get("highest SM clock"),
     )
+    if flop and "GeForce" in str(known.get("name")):
+        flop //= 2
     if flop and sms and sm_clock:
         rate = flop * sms * sm_clock * 1e6
         rows.append(_row("FP16 tensor-core peak", rate, "FLOP/s", f"{flop} FLOP per clock and SM x SMs x SM clock"))

@@ -34,6 +34,8 @@ class Backend:
         What K and N must be multiples of.
     needs : tuple of str
         Packages beyond torch that must be importable on a GPU.
+    group_sizes : tuple of int
+        Group sizes that its kernel on a GPU takes; empty for all.
     """
 
     name: str
@@ -45,20 +47,23 @@ class Backend:
     k_multiple: int = 1
     n_multiple: int = 8
     needs: tuple[str, ...] = ()
+    group_sizes: tuple[int, ...] = ()
 
 
+_GROUPS = (32, 64, 128)
 _TABLE = (
     Backend("fp16", "FP16 (torch)", "awqdoc.kernels.fp16", bits=16, cpu=True, n_multiple=1),
     Backend(
-        "dequantize", "INT4 dequantize + matmul", "awqdoc.kernels.dequantize", bits=4, cpu=True, needs=("triton",)
+        "dequantize", "INT4 dequantize + matmul", "awqdoc.kernels.dequantize", bits=4, cpu=True,
+        needs=("triton",), group_sizes=_GROUPS,
     ),
     Backend(
         "triton_fused", "INT4 fused Triton (ours)", "awqdoc.kernels.triton_fused", bits=4,
-        k_multiple=64, n_multiple=64, needs=("triton",),
+        k_multiple=64, n_multiple=64, needs=("triton",), group_sizes=_GROUPS,
     ),
     Backend(
         "autoawq_triton", "INT4 AutoAWQ Triton", "awqdoc.kernels.autoawq_triton", bits=4,
-        k_multiple=32, needs=("triton", "awq"),
+        k_multiple=32, needs=("triton", "awq"), group_sizes=_GROUPS,
     ),
 )  # fmt: skip
 BACKENDS = {backend.name: backend for backend in _TABLE}
@@ -84,6 +89,9 @@ def why_not(backend: Backend, problem: Problem, capability: tuple[int, int] | No
         for package in backend.needs:
             if importlib.util.find_spec(package) is None:
                 return f"{_DISTRIBUTION.get(package, package)} is not installed"
+    if capability is not None and backend.group_sizes and problem.group_size not in backend.group_sizes:
+        known = ", ".join(map(str, backend.group_sizes))
+        return f"the group size must be {known}; it is {problem.group_size}"
     if problem.k % problem.group_size:
         return f"K must be a multiple of the group size {problem.group_size}; K is {problem.k}"
     if problem.k % backend.k_multiple or problem.n % backend.n_multiple:

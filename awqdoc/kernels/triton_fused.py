@@ -59,7 +59,8 @@ def matmul_kernel(
     """One program computes a BLOCK_M x BLOCK_N tile over one of SPLITS parts of K: partial [SPLITS, M, N]."""
     first_n = tl.program_id(0) * BLOCK_N
     split = tl.program_id(1)
-    rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
+    # 64 bits: SPLITS * M * N elements are more than 32 bits can count from M = 10,000 on.
+    rows = (tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     columns = first_n + tl.arange(0, BLOCK_N)
     accumulator = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     length = K // SPLITS
@@ -68,7 +69,7 @@ def matmul_kernel(
         tile = tl.load(x + rows[:, None] * K + k[None, :], mask=rows[:, None] < M, other=0.0)
         weight = _weight_tile(qweight, qzeros, scales, first_k, first_n, N, GROUP, BLOCK_K, BLOCK_N)
         accumulator = tl.dot(tile, weight, accumulator)
-    target = partial + split * M * N + rows[:, None] * N + columns[None, :]
+    target = partial + (split * M + rows[:, None]) * N + columns[None, :]
     tl.store(target, accumulator, mask=rows[:, None] < M)
 
 

@@ -175,7 +175,7 @@ def load(path: Path) -> Recording:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise AwqdocError(f"The recording {path} cannot be read ({error.strerror}).") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise AwqdocError(f"The recording {path} is not whole JSON (truncated?): {again}.") from None
     schema = content.get("schema") if isinstance(content, dict) else None
     if not isinstance(schema, int):
@@ -189,6 +189,8 @@ def load(path: Path) -> Recording:
         fits = content["digest"] == digest(recording)
     except KeyError as error:
         raise AwqdocError(f"The recording {path} lacks {error}: {again}.") from None
+    except (AttributeError, TypeError):  # rows that are no list, or a row that is no object
+        fits = False
     if not fits:
         raise AwqdocError(f"The recording {path} was changed after it was made (its digest does not fit): {again}.")
     return recording

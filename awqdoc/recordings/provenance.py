@@ -30,6 +30,7 @@ def collect(experiment: str, device: str, seed: int, timed: bool = True) -> dict
         **(_cpu() if device == "cpu" else _cuda()),
         "torch": _version("torch"),
         "triton": _version("triton"),
+        "autoawq": _version("autoawq"),
         "python": platform.python_version(),
         "awqdoc": __version__,
     }

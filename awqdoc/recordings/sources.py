@@ -134,6 +134,8 @@ def _normal(node: Any) -> str:
             value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
         if isinstance(node, ast.JoinedStr):  # Python 3.12 puts an empty text behind a nested format
             value = [part for part in value if not (isinstance(part, ast.Constant) and part.value == "")]
-        if value not in (None, []) and name not in ("ctx", "kind", "annotation", "returns"):
+        if name == "annotation" and (value is None or "constexpr" not in ast.dump(value)):
+            continue  # of all annotations only this one changes what runs: Triton compiles by it
+        if value not in (None, []) and name not in ("ctx", "kind", "returns"):
             fields[name] = _normal(value)
     return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields.items())})"

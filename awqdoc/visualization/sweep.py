@@ -41,12 +41,6 @@ def speedups(recording: Recording, backend: str, shape: str) -> dict[int, list[f
     }
 
 
-def crossing(recording: Recording, backend: str, shape: str) -> int | None:
-    """Return the smallest measured batch size at which a backend is slower than FP16, or None if there is none."""
-    ratios = speedups(recording, backend, shape)
-    return next((m for m in sorted(ratios) if median(ratios[m]) < 1), None)
-
-
 @styled
 def plot_latency(recording: Recording, shape: str) -> Figure:
     """Draw time over batch size for every backend on one layer shape: medians, with all samples as a band."""

@@ -67,6 +67,24 @@ def forget_outdated(app: Sphinx) -> None:
             (docs / f"{gallery_scripts.docname(script)}.py.md5").unlink(missing_ok=True)
 
 
+def forget_removed(app: Sphinx) -> None:
+    """Delete what a script left that was removed or renamed since: sphinx-gallery and Sphinx keep it, and -W fails."""
+    docs, out = Path(app.srcdir), Path(app.outdir)
+    scripts = gallery_scripts.scripts(docs.parent / "gallery")
+    known = {gallery_scripts.docname(script) for script in scripts}
+    known |= {f"gallery/{script.parent.name}/index" for script in scripts}
+    for page in docs.glob("gallery/*/*.rst"):
+        docname = page.relative_to(docs).with_suffix("").as_posix()
+        if docname not in known:
+            entry = ledger.path(docs, page.relative_to(docs / "gallery"))
+            leftovers = [entry, out / f"{docname}.html", Path(app.doctreedir, f"{docname}.doctree")]
+            leftovers += [*out.glob(f"_downloads/*/{page.stem}.*"), *out.glob(f"_images/sphx_glr_{page.stem}_*")]
+            for place in (page.parent, page.parent / "images", page.parent / "images" / "thumb"):
+                leftovers += [*place.glob(f"{page.stem}.*"), *place.glob(f"sphx_glr_{page.stem}_*")]
+            for file in leftovers:
+                file.unlink(missing_ok=True)
+
+
 def forget_failed_build(app: Sphinx, exception: Exception | None) -> None:
     """After warnings, read every page again next time: Sphinx would not repeat them, and so pass."""
     if exception is not None or app._warncount:
@@ -84,6 +102,7 @@ def jupyter_cache(docs: Path) -> Path:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("awqdoc_key", "", "env", types=[str])  # another key: every page is read again
+    app.connect("builder-inited", forget_removed, priority=100)
     app.connect("builder-inited", forget_outdated, priority=100)  # sphinx-gallery comes at 500
     app.connect("build-finished", forget_failed_build)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -48,13 +48,19 @@ def find(gallery: Path, filename: str) -> Path:
 
 
 def refuse_empty_sections(gallery: Path) -> None:
-    """sphinx-gallery shows every folder that has a header, so a header may come only with a script."""
+    """sphinx-gallery shows every folder that has a header, and every file in it, whether it runs or not."""
     for header in sorted(gallery.glob("*/GALLERY_HEADER.*")):
         section = header.parent
         if section.name not in SECTIONS:
             raise ConfigError(f"gallery/{section.name} is no section: known are {', '.join(SECTIONS)}")
         if not list(section.glob("plot_*.py")):
             raise ConfigError(f"gallery/{section.name} has a header and no plot_*.py: add both together")
+        for file in sorted(section.glob("*.py")):
+            if not file.name.startswith("plot_"):
+                raise ConfigError(
+                    f"gallery/{section.name}/{file.name} would be shown but not run: call it plot_NN_{file.name}, "
+                    "or move it into the package"
+                )
 
 
 def configuration(gallery: Path, only: str) -> dict[str, Any]:

@@ -22,8 +22,10 @@ def path(docs: Path, script: Path) -> Path:
 
 def read(docs: Path, script: Path) -> dict[str, Any] | None:
     """The entry of a script, or None if its page is not the output of a complete run."""
-    file = path(docs, script)
-    return json.loads(file.read_text("utf-8")) if file.is_file() else None
+    try:
+        return json.loads(path(docs, script).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # never written, or not to its end
+        return None
 
 
 def around_script(gallery_conf: dict[str, Any], filename: str, when: str) -> None:
