@@ -57,5 +57,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `name` once for each page that a reader meets."""
     if "name" in metafunc.fixturenames:
         found = [*sorted(SITE.glob("gallery/**/*.html")), *sorted(SITE.glob("concepts/*.html"))]
-        top = ("index.html", "recordings.html", "glossary.html", "references.html", "api/index.html")
+        top = ("index.html", "run.html", "recordings.html", "glossary.html", "references.html", "api/index.html")
         metafunc.parametrize("name", [*top, *(path.relative_to(SITE).as_posix() for path in found)])
