@@ -269,5 +269,6 @@ def test_the_box_says_where_numbers_come_from(
     recording = {"experiment": "sweep", "label": "", "origin": origin, "stale": stale, "provenance": FACTS}
     (line,) = provenance.box({"recordings": [recording, recording]})
     text = line.astext()
-    assert text.startswith(f"{badge} sweep NVIDIA H200, 2026-11-23, commit 1a2b3c4, torch 2.11.0, driver 580.95")
+    made = "by awqdoc run sweep on NVIDIA H200, 2026-11-23, commit 1a2b3c4, torch 2.11.0, driver 580.95"
+    assert text.startswith(f"{badge} {made}")
     assert ("the code has changed since" in text) is stale

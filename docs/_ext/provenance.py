@@ -57,14 +57,11 @@ def distinct(recordings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def recording_line(recording: dict[str, Any]) -> nodes.Node:
     facts = recording["provenance"]
-    text = f" {facts['gpu']}, {facts['date'][:10]}, commit {commit(facts)}, torch {facts['torch']}"
+    text = f" on {facts['gpu']}, {facts['date'][:10]}, commit {commit(facts)}, torch {facts['torch']}"
     if facts.get("driver"):
         text += f", driver {facts['driver']}"
-    content = [
-        nodes.literal("", f"awqdoc run {recording['experiment']}"),
-        nodes.Text(text + " · "),
-        link_to_recordings(),
-    ]
+    command = nodes.literal("", f"awqdoc run {recording['experiment']}")
+    content = [nodes.Text("by "), command, nodes.Text(text + " · "), link_to_recordings()]
     if recording["origin"] == "measured":
         return line("measured", "Measured here", content)
     if recording["stale"]:
