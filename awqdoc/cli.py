@@ -63,7 +63,10 @@ def _run(options: argparse.Namespace) -> int:
         raise AwqdocError(f"There is no published recording of {options.name} to compare with.")
     result = measure(options.name)
     if options.compare and result.origin == "recorded":
-        raise AwqdocError("--compare needs a measurement made here, but this run replayed the recording itself.")
+        raise AwqdocError(
+            "--compare needs a measurement made here, but this run replayed the recording itself: "
+            "run it on a machine with a GPU, with AWQDOC_MODE unset."
+        )
     if options.output is not None:
         recordings.write_atomically(options.output, texts[options.output.suffix](result))
     print(result.label)

@@ -58,7 +58,7 @@ class Journal:
             write_atomically(path, "".join(json.dumps(entry) + "\n" for entry in entries))
         except OSError as error:
             raise AwqdocError(
-                f"{path} cannot be written ({error.strerror}): choose a folder of yours with --output."
+                f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
             ) from None
 
     def remaining(self) -> Iterator[Cell]:

@@ -148,7 +148,7 @@ def write_atomically(path: Path, text: str) -> None:
         half.replace(path)
     except OSError as error:
         raise AwqdocError(
-            f"{path} cannot be written ({error.strerror}): choose a folder of yours with --output."
+            f"{path} cannot be written ({error.strerror}): choose a folder that you may write to."
         ) from None
     finally:  # after an interruption too
         with contextlib.suppress(OSError):
@@ -174,7 +174,7 @@ def load(path: Path) -> Recording:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AwqdocError(f"The recording {path} cannot be read ({error.strerror}).") from None
+        raise AwqdocError(f"The recording {path} cannot be read ({error.strerror}): {again}.") from None
     except (ValueError, RecursionError):
         raise AwqdocError(f"The recording {path} is not whole JSON (truncated?): {again}.") from None
     schema = content.get("schema") if isinstance(content, dict) else None
