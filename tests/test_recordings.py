@@ -215,7 +215,7 @@ def test_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_unwritable_folder_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(AwqdocError, match=r"cannot be written \(.+\): choose a folder of yours"):
+    with pytest.raises(AwqdocError, match=r"cannot be written \(.+\): choose a folder that you may"):
         save(RECORDING, tmp_path / "file" / "below")
 
 
