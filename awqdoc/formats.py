@@ -70,13 +70,16 @@ class QuantizedWeight:
     Attributes
     ----------
     codes : torch.Tensor
-        uint8 [K, N], values 0 to 15.
+        uint8 [K, N], values 0 to 2^bits - 1.
     scales : torch.Tensor
         float16 [K / g, N].
-    zeros : torch.Tensor
-        uint8 [K / g, N], values 0 to 15.
+    zeros : torch.Tensor or None
+        uint8 [K / g, N], values 0 to 2^bits - 1; None if the weight is symmetric: every zero point is then
+        2^(bits - 1), 8 for 4 bits, and need not be stored.
     group_size : int
         g, the number of rows that share a scale.
+    bits : int
+        Bits of a code: 4 or 3.
 
     Raises
     ------
@@ -86,10 +89,13 @@ class QuantizedWeight:
 
     codes: torch.Tensor
     scales: torch.Tensor
-    zeros: torch.Tensor
+    zeros: torch.Tensor | None
     group_size: int
+    bits: int = 4
 
     def __post_init__(self) -> None:
+        if self.bits not in (3, 4):
+            raise AwqdocError(f"A code has 4 or 3 bits; found {self.bits}.")
         found = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in self._tensors()}
         k, n = found["codes"][1] if self.codes.dim() == 2 else (0, 0)
         if k == 0 or self.group_size < 1 or k % self.group_size:
@@ -99,17 +105,28 @@ class QuantizedWeight:
             )
         groups = (k // self.group_size, n)
         wanted = {"codes": ("uint8", (k, n)), "scales": ("float16", groups), "zeros": ("uint8", groups)}
-        for name, (dtype, shape) in wanted.items():
-            if found[name] != (dtype, shape):
-                raise AwqdocError(
-                    f"{name} must be {dtype} {list(shape)}; found {found[name][0]} {list(found[name][1])}."
-                )
+        for name, is_now in found.items():
+            dtype, shape = wanted[name]
+            if is_now != (dtype, shape):
+                raise AwqdocError(f"{name} must be {dtype} {list(shape)}; found {is_now[0]} {list(is_now[1])}.")
 
     def _tensors(self) -> tuple[tuple[str, torch.Tensor], ...]:
-        return (("codes", self.codes), ("scales", self.scales), ("zeros", self.zeros))
+        stored = (("codes", self.codes), ("scales", self.scales))
+        return stored if self.zeros is None else (*stored, ("zeros", self.zeros))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether no zero points are stored."""
+        return self.zeros is None
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that a weight takes with its share of scale (16 bits) and zero point (as many bits as a code)."""
+        return self.bits + (16 + (0 if self.symmetric else self.bits)) / self.group_size
 
     def dequantize(self) -> torch.Tensor:
         """Return W as float16 [K, N]: the difference is exact, the product is rounded once."""
         groups = self.codes.float().unflatten(0, (-1, self.group_size))
-        weight = (groups - self.zeros.float().unsqueeze(1)) * self.scales.float().unsqueeze(1)
+        zeros = 2.0 ** (self.bits - 1) if self.zeros is None else self.zeros.float().unsqueeze(1)
+        weight = (groups - zeros) * self.scales.float().unsqueeze(1)
         return weight.flatten(0, 1).half()

@@ -30,6 +30,8 @@ def _unpack_columns(words: torch.Tensor) -> torch.Tensor:
 def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
     """Pack a quantized weight as `format`; only ``"awq"`` (AutoAWQ's GEMM version) so far.
 
+    Codes of 3 bits take a nibble too. A symmetric weight gets zero points that all say 2^(bits - 1).
+
     Returns
     -------
     dict
@@ -49,16 +51,18 @@ def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
         raise AwqdocError(
             f"'awq' packs 8 columns to a word, so N must be a multiple of 8; found {n}, the next is {-(-n // 8) * 8}."
         )
-    if max(int(weight.codes.max()), int(weight.zeros.max())) > 15:
+    # The format has no symmetric kind: its zero points then all say 8 (for 4 bits).
+    zeros = weight.zeros if weight.zeros is not None else torch.full_like(weight.scales, 2 ** (weight.bits - 1)).byte()
+    if max(int(weight.codes.max()), int(zeros.max())) > 15:
         raise AwqdocError("Codes and zero points must be 0 to 15; found a larger one: clamp them before packing.")
     return {
         "qweight": _pack_columns(weight.codes),
-        "qzeros": _pack_columns(weight.zeros),
+        "qzeros": _pack_columns(zeros),
         "scales": weight.scales.clone(),
     }
 
 
-def unpack(tensors: dict[str, torch.Tensor], format: str, *, group_size: int) -> QuantizedWeight:
+def unpack(tensors: dict[str, torch.Tensor], format: str, *, group_size: int, bits: int = 4) -> QuantizedWeight:
     """Undo `pack`: the tensors of a checkpoint's layer back to codes, scales and zero points."""
     if format != "awq":
         raise AwqdocError(f"The format must be 'awq'; found {format!r}.")
@@ -67,4 +71,5 @@ def unpack(tensors: dict[str, torch.Tensor], format: str, *, group_size: int) ->
         scales=tensors["scales"],
         zeros=_unpack_columns(tensors["qzeros"]),
         group_size=group_size,
+        bits=bits,
     )
