@@ -1,0 +1,214 @@
+"""AWQ checkpoints as they are exchanged: safetensors and a ``quantization_config``, version ``gemm``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from awqdoc.errors import AwqdocError
+from awqdoc.models.families import blocks_of, family_of, linear_of
+from awqdoc.models.linear import QuantizedLinear
+
+AGAIN = "quantize again, or fetch the checkpoint again"
+
+
+def is_awq(config: Any) -> bool:
+    """Whether a transformers configuration is that of an AWQ checkpoint; refuse other quantized ones."""
+    found = _quantization(config)
+    if found and found.get("quant_method") != "awq":
+        raise AwqdocError(
+            f"The model is quantized with {found.get('quant_method')!r}; give an AWQ checkpoint, or one in FP16."
+        )
+    return bool(found)
+
+
+def _quantization(config: Any) -> dict[str, Any]:
+    found = getattr(config, "quantization_config", None) or {}
+    return found if isinstance(found, dict) else dict(found.to_dict())
+
+
+def build_quantized(config: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """Build the model of an AWQ checkpoint and fill it from the folder's safetensors files.
+
+    Parameters
+    ----------
+    config : transformers.PretrainedConfig
+        With ``quantization_config``: ``quant_method`` awq, ``version`` gemm, ``bits`` 4, ``group_size``.
+    dtype : torch.dtype
+        Of everything that is not quantized.
+
+    Raises
+    ------
+    AwqdocError
+        If a key is unknown, or a tensor is missing, left over, of another shape or truncated.
+    """
+    from transformers import AutoModelForCausalLM
+
+    group_size, left_out = _read_config(_quantization(config), folder)
+    del config.quantization_config
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    family = family_of(model)
+    for number, block in enumerate(blocks_of(model, family)):
+        for name in family.linears:
+            if any(part in f"{family.blocks}.{number}.{name}" for part in left_out):
+                continue
+            linear = linear_of(block, name)
+            with torch.device("meta"):
+                k, n = linear.in_features, linear.out_features
+                packed = QuantizedLinear(k, n, group_size, bias=linear.bias is not None)
+            block.set_submodule(name, packed)
+    _fill(model, _read_tensors(folder), dtype, folder)
+    return model
+
+
+def _read_config(found: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
+    # AutoAWQ's own names and those of transformers.
+    bits = found.get("bits", found.get("w_bit"))
+    group_size = found.get("group_size", found.get("q_group_size"))
+    version = str(found.get("version", "gemm")).lower()
+    if bits != 4 or version != "gemm" or not isinstance(group_size, int) or group_size == 0 or group_size < -1:
+        raise AwqdocError(
+            f"The quantization_config of {folder} must say bits 4, version gemm and a group_size; it says bits {bits}, "
+            f"version {version}, group_size {group_size}."
+        )
+    return group_size, list(found.get("modules_to_not_convert") or [])
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise AwqdocError(f"{folder} has no safetensors file; pickles are not loaded: {AGAIN}.")
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise AwqdocError(f"{file} cannot be read (truncated? {error}): {AGAIN}.") from None
+    return tensors
+
+
+def _fill(model: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, folder: Path) -> None:
+    wanted = model.state_dict()
+    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
+    missing = [name for name in wanted if name not in tensors and name not in tied]
+    unknown = [name for name in tensors if name not in wanted and not name.endswith("rotary_emb.inv_freq")]
+    if missing or unknown:
+        what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which its configuration has no place for"
+        raise AwqdocError(f"The checkpoint {folder} {what} ({len(missing)} missing, {len(unknown)} unknown): {AGAIN}.")
+    for name, tensor in tensors.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
+            raise AwqdocError(
+                f"{name} of {folder} has the shape {list(tensor.shape)}; the configuration says "
+                f"{list(wanted[name].shape)}: {AGAIN}."
+            )
+    packed = ("qweight", "qzeros", "scales")
+    kept = {n: t if n.endswith(packed) else t.to(dtype) for n, t in tensors.items() if n in wanted}
+    model.load_state_dict(kept, assign=True, strict=False)
+    model.tie_weights()
+    _rebuild_rotary(model)
+
+
+def _rebuild_rotary(model: Any) -> None:
+    """Make the buffers that no checkpoint has: they were built on the device that holds nothing."""
+    for name, module in list(model.named_modules()):
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            model.set_submodule(name, type(module)(model.config))
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a quantized model as a standard AWQ checkpoint; the folder appears whole or not at all.
+
+    AutoAWQ reads it, and transformers does with gptqmodel installed. Configuration keys and tensor names are those of
+    AutoAWQ's ``save_quantized``; what is not quantized is written in float16.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        With `QuantizedLinear` layers of 4 bits.
+
+    Raises
+    ------
+    AwqdocError
+        If the layers have not all the same 4 bits and group size, the folder exists, or it cannot be written to.
+    """
+    refuse_occupied(folder)
+    layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+    kinds = {(layer.bits, layer.group_size) for layer in layers}
+    bits = {layer.bits for layer in layers}
+    if bits != {4}:
+        raise AwqdocError(
+            f"An AWQ checkpoint has layers of 4 bits; this model has {sorted(bits) or 'none'}: quantize it with bits=4."
+        )
+    whole = all(layer.group_size == layer.in_features for layer in layers)
+    if len(kinds) > 1 and not whole:
+        raise AwqdocError(f"An AWQ checkpoint has one group size; this model has {sorted(g for _, g in kinds)}.")
+    half = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    config = model.config
+    try:
+        config.quantization_config = {
+            "quant_method": "awq",
+            "zero_point": True,
+            "group_size": -1 if whole and len(kinds) > 1 else layers[0].group_size,
+            "bits": 4,
+            "version": "gemm",
+            "modules_to_not_convert": None,
+        }
+        with quiet():
+            model.save_pretrained(half, state_dict=dict(_in_half(model)))
+            tokenizer.save_pretrained(half)
+        _set_dtype(half / "config.json")
+        half.replace(folder)
+    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
+        raise AwqdocError(
+            f"{folder} cannot be written ({error}): make room or choose another folder; nothing was left there."
+        ) from None
+    finally:
+        del config.quantization_config
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _set_dtype(file: Path) -> None:
+    """Say float16: transformers writes the dtype that the model has in memory, not the one that was saved."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"dtype": "float16"}, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for what takes a moment."""
+    from transformers.utils import logging
+
+    was = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was:
+            logging.enable_progress_bar()
+
+
+def _in_half(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    halves: dict[int, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        # Tied weights stay one tensor, else both would be written.
+        key = tensor.data_ptr()
+        halves.setdefault(key, tensor.half() if tensor.is_floating_point() else tensor)
+        yield name, halves[key]
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse a folder that holds something: a checkpoint never replaces another."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AwqdocError(f"{folder} exists and is not empty: choose another folder, or delete it first.")
