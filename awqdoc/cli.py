@@ -11,7 +11,7 @@ from statistics import median
 import awqdoc
 from awqdoc import doctor, recordings
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_gpu
+from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_measurable
 from awqdoc.recordings import Recording, Row
 
 
@@ -83,19 +83,26 @@ def _row_text(result: Recording, row: Row) -> str:
     if "fact" in row:
         return f"{row['fact']:<32} {row['value']} {row['unit']}".rstrip()
     cell = "  ".join(f"{axis}={row[axis]}" for axis in result.parameters)
-    if "skipped" in row:
+    if {"backend", "skipped"} <= row.keys():
         return f"{cell}  {row['backend']:<16} skipped: {row['skipped']}"
-    return f"{cell}  {row['backend']:<16} {1e6 * median(row['seconds']):10.1f} us  error {row['error']:.1e}"
+    if {"backend", "seconds", "error"} <= row.keys():
+        return f"{cell}  {row['backend']:<16} {1e6 * median(row['seconds']):10.1f} us  error {row['error']:.1e}"
+    return "  ".join(f"{key}={value}" for key, value in row.items())
 
 
 def _print_comparison(result: Recording, other: Recording) -> None:
-    """Print each row of `result` beside the same row of `other`: facts, or medians and their ratio."""
+    """Print each row of `result` beside the same row of `other`: facts, medians and their ratio, or all it holds."""
     print(f"beside {other.label}")
+    if not any("fact" in row or "backend" in row for row in result.rows):
+        # Such rows have no name in common with others; those of one experiment come in one order.
+        for row, twin in zip(result.rows, other.select(**result.parameters).rows, strict=False):
+            print(f"here   {_row_text(result, row)}\nthere  {_row_text(other, twin)}")
+        return
     keys = [*result.parameters, "backend"] if any("backend" in row for row in result.rows) else ["fact"]
-    theirs = {tuple(row[key] for key in keys): row for row in other.rows}
+    theirs = {tuple(row.get(key) for key in keys): row for row in other.rows}
     for row in result.rows:
-        name = "  ".join(str(row[key]) for key in keys)
-        twin = theirs.get(tuple(row[key] for key in keys), {})
+        name = "  ".join(str(row.get(key)) for key in keys)
+        twin = theirs.get(tuple(row.get(key) for key in keys), {})
         if "fact" in row:
             there = str(twin.get("value", "not told"))
             print(f"{name:<34} here {row['value']!s:>20}   there {there:>20} {row['unit']}".rstrip())
@@ -108,8 +115,12 @@ def _record(options: argparse.Namespace) -> int:
     names = list(EXPERIMENTS) if options.all else options.names
     if not names:
         raise AwqdocError(f"`awqdoc record` needs the name of an experiment ({', '.join(EXPERIMENTS)}) or --all.")
+    left_out = {name: lack for name in names if options.all and (lack := lookup(name).missing())}
+    names = [name for name in names if name not in left_out]
+    require_measurable(*names)
+    for name, lack in left_out.items():
+        print(f"{name} is left out: {lack}.", file=sys.stderr)
     minutes = sum(lookup(name).minutes for name in names)
-    require_gpu()
     print(f"recording {', '.join(names)}: about {minutes:.0f} min on an H200", file=sys.stderr)
     for name in names:
         print(record(name, options.output))

@@ -47,8 +47,7 @@ def main(options: argparse.Namespace) -> int:
         except AwqdocError as error:
             print(f"  {experiment.name:<14} {error}")
             continue
-        here = (
-            "measured here" if lack is None else "replayed here" if places != "no GPU yet" else "cannot be shown here"
-        )
+        without = "replayed here" if places != "no GPU yet" else "cannot be shown here"
+        here = without if lack or experiment.missing() else "measured here"
         print(f"  {experiment.name:<14} {here}; recorded on {places}: {experiment.question}")
     return 0

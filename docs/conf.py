@@ -58,8 +58,8 @@ with stop.one_sentence():
     if experiments.mode() == "live" and (lack := gpu.why_not_suitable()):
         raise ConfigError(f"AWQDOC_MODE=live measures on a GPU, but {lack}: AWQDOC_MODE=recorded replays.")
     replays = experiments.mode() == "recorded" or gpu.why_not_suitable()
-    for name in experiments.EXPERIMENTS:
-        if replays and not recordings.find(name):
+    for name, experiment in experiments.EXPERIMENTS.items():
+        if (replays or experiment.missing()) and not recordings.find(name):
             raise ConfigError(f"nobody has recorded {name}, and it is not measured here: restore awqdoc/recordings.")
     sphinx_gallery_conf = gallery_scripts.configuration(DOCS.parent / "gallery", only)
 awqdoc_key = freshness.build_key()

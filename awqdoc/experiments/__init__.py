@@ -2,7 +2,9 @@
 
 An experiment is a module with ``AXES`` (axis -> the values that are published), ``CPU`` (whether it also runs
 without a GPU), ``check(**cell)``, which refuses impossible values, ``forget()``, which frees what it kept,
-and ``run(device, **cell) -> list of rows`` for one value of each axis. It is named in `EXPERIMENTS`.
+and ``run(device, **cell) -> list of rows`` for one value of each axis. It may have ``missing() -> str or None``, which
+says what else than a GPU is missing to measure it here, and ``CLOCK``, the name of a clock of its own. It is named
+in `EXPERIMENTS`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from awqdoc import gpu
+from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments.journal import Journal
 from awqdoc.recordings import FOLDER, Parameters, Recording, find, load, save, slug
@@ -46,6 +48,15 @@ class Experiment:
         """Axis -> the published values."""
         return {axis: list(values) for axis, values in self.module.AXES.items()}
 
+    def clock(self, device: str) -> str | None:
+        """Name the clock that its times are taken with, or None if it times nothing."""
+        return getattr(self.module, "CLOCK", profiling.clock_name(device)) if self.timed else None
+
+    def missing(self) -> str | None:
+        """Say what else than a GPU this machine lacks to measure it, or None if nothing."""
+        ask = getattr(self.module, "missing", None)
+        return ask() if ask else None
+
     def cells(self, parameters: Parameters) -> list[dict[str, Any]]:
         """Every combination of one value of each axis: what is measured, and kept, at a time.
 
@@ -60,6 +71,16 @@ class Experiment:
 _TABLE = (
     Experiment("device", "What does this GPU say of itself?", minutes=0.1, timed=False),
     Experiment("batch-sweep", "From which batch size on is INT4 slower than FP16?", minutes=1),
+    Experiment(
+        "training", "How was the model that ships with awqdoc trained, and how good is it?", minutes=5, timed=False
+    ),
+    Experiment("salient", "Which weights matter: those of large activations, large weights, or any?", 1, timed=False),
+    Experiment("scaling", "What does multiplying the salient channels before rounding do?", 1, timed=False),
+    Experiment("alpha", "Which scale does AWQ choose, and what does it gain?", 1, timed=False),
+    Experiment("clipping", "Where does AWQ clip, and what does it gain?", 1, timed=False),
+    Experiment("calibration", "How much calibration text does AWQ need, and of which kind?", 1, timed=False),
+    Experiment("accuracy", "What do INT4 and INT3 cost in accuracy?", 2, timed=False),
+    Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
 
@@ -133,29 +154,34 @@ def _complete(experiment: Experiment, parameters: dict[str, Any]) -> Parameters:
 
 
 def _measure_or_replay(experiment: Experiment, wanted: Parameters, mode: str, explicit: bool) -> Recording:
-    lack = gpu.why_not_suitable()
+    no_gpu, no_material = gpu.why_not_suitable(), experiment.missing()
+    lack = no_gpu or no_material
     if mode != "recorded" and lack is None:
         return _live(experiment, wanted)
     recorded = find(experiment.name)
     fitting = [recording for recording in recorded if recording.covers(wanted)]
-    if mode != "live" and fitting:
+    # A GPU is what AWQDOC_MODE=live insists on; it does not insist on material that few have.
+    if fitting and (mode != "live" or no_gpu is None):
         return fitting[0].select(**wanted)
     # The published sizes are a GPU's: a CPU would take hours, so it runs only what was asked for by name.
-    if mode != "recorded" and experiment.module.CPU and explicit:
+    if mode != "recorded" and experiment.module.CPU and explicit and no_material is None:
         return run(experiment, wanted, "cpu", folder=None)
     if mode == "live":
-        raise AwqdocError(f"AWQDOC_MODE=live needs a GPU to measure {experiment.name}, but {lack}.")
-    raise AwqdocError(_nothing_recorded(experiment, wanted, recorded))
+        raise AwqdocError(f"AWQDOC_MODE=live needs to measure {experiment.name} on a GPU, but {lack}.")
+    raise AwqdocError(_nothing_recorded(experiment, wanted, recorded, lack or "AWQDOC_MODE=recorded"))
 
 
-def _nothing_recorded(experiment: Experiment, wanted: Parameters, recorded: list[Recording]) -> str:
+def _nothing_recorded(experiment: Experiment, wanted: Parameters, recorded: list[Recording], lack: str) -> str:
     if not recorded:
         return f"Nobody has recorded {experiment.name} yet: measure it on a GPU with `awqdoc record {experiment.name}`."
     has = recorded[0].parameters
     missing = {axis: [v for v in values if v not in has.get(axis, [])] for axis, values in wanted.items()}
     lacks = "; ".join(f"{axis} {_list(values)}" for axis, values in missing.items() if values)
     holds = "; ".join(f"{axis} {_list(values)}" for axis, values in has.items())
-    return f"The recording of {experiment.name} does not hold {lacks}, and no GPU is here to measure; it holds {holds}."
+    return (
+        f"The recording of {experiment.name} does not hold {lacks}, and it is not measured here ({lack}); "
+        f"it holds {holds}."
+    )
 
 
 def _list(values: Iterable[Any]) -> str:
@@ -171,7 +197,7 @@ def _live(experiment: Experiment, wanted: Parameters) -> Recording:
     kept = Path(folder) / slug(gpu.suitable() or "") / f"{experiment.name}.json"
     recording = _kept(kept)
     if recording is not None and not recording.stale and recording.covers(published):
-        now = collect(experiment.name, "cuda", SEED, experiment.timed)
+        now = collect(experiment.name, "cuda", SEED, experiment.clock("cuda"))
         if all(recording.provenance.get(key) == now.get(key) for key in ("driver", "torch", "triton", "autoawq")):
             return recording.select(**wanted)
     return run(experiment, published, "cuda", folder=Path(folder)).select(**wanted)
@@ -192,7 +218,7 @@ def run(experiment: Experiment, parameters: Parameters, device: str, folder: Pat
     Cells that are done are kept in a journal beside the result, so that an interrupted run goes on where it
     was.
     """
-    provenance = collect(experiment.name, device, SEED, experiment.timed)
+    provenance = collect(experiment.name, device, SEED, experiment.clock(device))
     cells = experiment.cells(parameters)
     with Journal(experiment.name, cells, provenance, folder) as journal:
         for cell in journal.remaining():
@@ -215,11 +241,16 @@ def _rows(experiment: Experiment, device: str, cell: dict[str, Any]) -> list[dic
     return rows
 
 
-def require_gpu() -> None:
-    """Refuse where no recording can be made."""
+def require_measurable(*names: str) -> None:
+    """Refuse where one of these experiments cannot be recorded, so that it does not cost the time of the others."""
+    experiments = [lookup(name) for name in names]
     lack = gpu.why_not_suitable()
     if lack is not None:
         raise AwqdocError(f"A recording is made on a GPU, but {lack}.")
+    for experiment in experiments:
+        lack = experiment.missing()
+        if lack is not None:
+            raise AwqdocError(f"The experiment {experiment.name} cannot be recorded here: {lack}.")
 
 
 def record(name: str, folder: Path = FOLDER) -> Path:
@@ -228,9 +259,9 @@ def record(name: str, folder: Path = FOLDER) -> Path:
     Raises
     ------
     AwqdocError
-        If no suitable GPU is present or the folder cannot be written to.
+        If no suitable GPU is present, the experiment lacks something else, or the folder cannot be written to.
     """
+    require_measurable(name)
     experiment = lookup(name)
-    require_gpu()
     recording = run(experiment, experiment.axes, "cuda", folder)
     return folder / slug(recording.provenance["gpu"]) / f"{name}.json"

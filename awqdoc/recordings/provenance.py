@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from awqdoc import __version__, gpu, profiling
+from awqdoc import __version__, gpu
 from awqdoc.recordings.sources import source_hash
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-def collect(experiment: str, device: str, seed: int, timed: bool = True) -> dict[str, Any]:
+def collect(experiment: str, device: str, seed: int, clock: str | None = None) -> dict[str, Any]:
     """Gather what a reader needs to judge or repeat a measurement made now on `device` (``"cuda"`` or ``"cpu"``)."""
     commit, dirty = commit_and_dirty()
     return {
@@ -26,7 +26,7 @@ def collect(experiment: str, device: str, seed: int, timed: bool = True) -> dict
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "device": device,
-        "clock": profiling.clock_name(device) if timed else None,
+        "clock": clock,
         **(_cpu() if device == "cpu" else _cuda()),
         "torch": _version("torch"),
         "triton": _version("triton"),
