@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from awqdoc.errors import AwqdocError
-from awqdoc.models.families import blocks_of, family_of, linear_of
+from awqdoc.models.families import FAMILIES, blocks_of, family_of, linear_of
 from awqdoc.models.linear import QuantizedLinear
 
 AGAIN = "quantize again, or fetch the checkpoint again"
@@ -101,23 +101,31 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def _fill(model: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, folder: Path) -> None:
     wanted = model.state_dict()
-    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
-    missing = [name for name in wanted if name not in tensors and name not in tied]
+    for copy, original in model.all_tied_weights_keys.items():
+        # Stored under either name, or both: tie_weights makes the copy.
+        if copy in tensors:
+            tensors.setdefault(original, tensors.pop(copy))
+    missing = [name for name in wanted if name not in tensors and name not in model.all_tied_weights_keys]
     unknown = [name for name in tensors if name not in wanted and not name.endswith("rotary_emb.inv_freq")]
     if missing or unknown:
         what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which its configuration has no place for"
         raise AwqdocError(f"The checkpoint {folder} {what} ({len(missing)} missing, {len(unknown)} unknown): {AGAIN}.")
     for name, tensor in tensors.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
+        if name in wanted and _kind(tensor) != _kind(wanted[name]):
             raise AwqdocError(
-                f"{name} of {folder} has the shape {list(tensor.shape)}; the configuration says "
-                f"{list(wanted[name].shape)}: {AGAIN}."
+                f"{name} of {folder} is {_kind(tensor)}; the configuration says {_kind(wanted[name])}: {AGAIN}."
             )
     packed = ("qweight", "qzeros", "scales")
     kept = {n: t if n.endswith(packed) else t.to(dtype) for n, t in tensors.items() if n in wanted}
     model.load_state_dict(kept, assign=True, strict=False)
     model.tie_weights()
     _rebuild_rotary(model)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """Return what has to be as it is wanted; one floating-point type can be made another."""
+    dtype = "floating-point" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype} {list(tensor.shape)}"
 
 
 def _rebuild_rotary(model: Any) -> None:
@@ -141,7 +149,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     Raises
     ------
     AwqdocError
-        If the layers have not all the same 4 bits and group size, the folder exists, or it cannot be written to.
+        If the layers are not all quantized to the same 4 bits and group size, the folder exists, or it cannot be written to.
     """
     refuse_occupied(folder)
     layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
@@ -151,6 +159,10 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
         raise AwqdocError(
             f"An AWQ checkpoint has layers of 4 bits; this model has {sorted(bits) or 'none'}: quantize it with bits=4."
         )
+    inside = f"{FAMILIES[model.config.model_type].blocks}."
+    left = [n for n, module in model.named_modules() if n.startswith(inside) and isinstance(module, nn.Linear)]
+    if left:
+        raise AwqdocError(f"{left[0]} is not quantized, and only models with all layers quantized are saved: do so first.")
     whole = all(layer.group_size == layer.in_features for layer in layers)
     if len(kinds) > 1 and not whole:
         raise AwqdocError(f"An AWQ checkpoint has one group size; this model has {sorted(g for _, g in kinds)}.")
@@ -187,14 +199,16 @@ def _set_dtype(file: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for what takes a moment."""
+    """Keep transformers from drawing a progress bar for what takes a moment, and from reporting what we refuse."""
     from transformers.utils import logging
 
-    was = logging.is_progress_bar_enabled()
+    was, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if was:
             logging.enable_progress_bar()
 
@@ -210,5 +224,9 @@ def _in_half(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 def refuse_occupied(folder: Path) -> None:
     """Refuse a folder that holds something: a checkpoint never replaces another."""
+    if not folder.name:
+        raise AwqdocError(
+            f"The checkpoint needs a folder of its own; found {str(folder)!r}: give the name of a new one."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AwqdocError(f"{folder} exists and is not empty: choose another folder, or delete it first.")

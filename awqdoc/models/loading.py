@@ -10,12 +10,15 @@ from typing import Any
 import torch
 
 from awqdoc.errors import AwqdocError
+from awqdoc.models import manifest
 from awqdoc.models.checkpoint import build_quantized, is_awq, quiet
+from awqdoc.models.corpus import SHIPPED
 
 EMBEDDED = "embedded"
 """The name of the model that ships with awqdoc."""
 
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED_MANIFEST = "ecd1971ecdbdcd7a9530d63a52e8570f0238da6906a03b922df91843cf4cad60"
+"""SHA-256 of the list of what ships, here so that another model makes the recordings of this one stale."""
 
 
 def load(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -46,16 +49,20 @@ def load(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype | None = 
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     config = _from_pretrained("AutoConfig", name, place, offline)
     tokenizer = _from_pretrained("AutoTokenizer", name, place, offline)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # for some models transformers makes one of nothing
+        raise AwqdocError(f"The model {name!r} has no tokenizer: save its tokenizer beside it, or use {EMBEDDED!r}.")
     if is_awq(config):
         model = build_quantized(config, _local(place, offline), dtype)
     else:
-        model = _from_pretrained("AutoModelForCausalLM", name, place, offline, dtype=dtype, use_safetensors=True)
+        model = _model(name, place, offline, dtype)
     _refuse_damage(name, model)
     return model.to(device).eval(), tokenizer
 
 
 def _place(name: str) -> tuple[str, bool]:
     """Return what to hand to transformers, a folder or a hub's name, and whether to stay off the network."""
+    if name == EMBEDDED:
+        _check_shipped()
     folder = SHIPPED if name == EMBEDDED else Path(name)
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -69,6 +76,14 @@ def _place(name: str) -> tuple[str, bool]:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise AwqdocError(f"There is no folder {name}: give one, the name of a model on the hub, or {EMBEDDED!r}.")
     return name, _only_cached(name)
+
+
+def _check_shipped() -> None:
+    """Refuse a shipped model that was changed or cut off: its numbers would be compared with those of another."""
+    manifest.verify(SHIPPED)
+    found = manifest.sha256(SHIPPED / manifest.NAME)
+    if found != SHIPPED_MANIFEST:
+        raise AwqdocError(f"{SHIPPED / manifest.NAME} is not the one of this awqdoc ({found[:12]}…): install it again.")
 
 
 def _only_cached(name: str) -> bool:
@@ -120,6 +135,19 @@ def _from_pretrained(kind: str, name: str, place: str, offline: bool, **options:
             f"The model {name} cannot be loaded ({_first_words(error)}): its files are incomplete or damaged; "
             f"fetch or save them again, or use {EMBEDDED!r}."
         ) from None
+
+
+def _model(name: str, place: str, offline: bool, dtype: torch.dtype) -> Any:
+    """Load a model that is not quantized; what is missing in its files transformers would make up."""
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    model, found = _from_pretrained("AutoModelForCausalLM", name, place, offline, **options)
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise AwqdocError(
+            f"The files of the model {name!r} lack {missing[0]} ({len(missing)} missing): fetch or save them again, or "
+            f"use {EMBEDDED!r}."
+        )
+    return model
 
 
 def _refuse_damage(name: str, model: Any) -> None:

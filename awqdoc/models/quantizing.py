@@ -96,9 +96,10 @@ def quantize(
     where = torch.device(device) if device is not None else linear_of(blocks[0], family.linears[0]).weight.device
     model.eval()
     report = Report()
-    key = _hash(settings, windows)
     with _interruption(keep, len(blocks), report), _bar(blocks, progress) as bar:
         calls = [] if windows is None else walk.first_calls(model, blocks[0], windows, where, BATCH)
+        # What goes into the first block stands for the embeddings.
+        key = "" if keep is None else _hash(settings, windows, *[call.arguments[0] for call in calls])
         for number, block in enumerate(bar):
             home = next(block.parameters()).device
             block.to(where)
@@ -129,8 +130,8 @@ def _resume(
     tensors = _load(file, key)
     if tensors is None:
         result = quantize_block(block, place, family, calls, settings)
-        report.searches[number] = result.searches
         _store(block, file, key)
+        report.searches[number] = result.searches
         return walk.next_calls(calls, result.outputs) if calls else []
     report.resumed += 1
     outputs = walk.run(block, calls) if settings.method == "awq" else []
