@@ -74,12 +74,14 @@ _TABLE = (
     Experiment(
         "training", "How was the model that ships with awqdoc trained, and how good is it?", minutes=5, timed=False
     ),
+    Experiment("rounding", "What do bits, group size and symmetry cost when weights are just rounded?", 1, timed=False),
     Experiment("salient", "Which weights matter: those of large activations, large weights, or any?", 1, timed=False),
     Experiment("scaling", "What does multiplying the salient channels before rounding do?", 1, timed=False),
     Experiment("alpha", "Which scale does AWQ choose, and what does it gain?", 1, timed=False),
     Experiment("clipping", "Where does AWQ clip, and what does it gain?", 1, timed=False),
     Experiment("calibration", "How much calibration text does AWQ need, and of which kind?", 1, timed=False),
     Experiment("accuracy", "What do INT4 and INT3 cost in accuracy?", 2, timed=False),
+    Experiment("side-by-side", "Do we, AutoAWQ and GPTQModel get the same from the same model, and how fast?", 3),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}

@@ -31,6 +31,8 @@ def collect(experiment: str, device: str, seed: int, clock: str | None = None) -
         "torch": _version("torch"),
         "triton": _version("triton"),
         "autoawq": _version("autoawq"),
+        "gptqmodel": _version("gptqmodel"),
+        "transformers": _version("transformers"),
         "python": platform.python_version(),
         "awqdoc": __version__,
     }
