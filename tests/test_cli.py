@@ -22,11 +22,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("AWQDOC_MODE", "AWQDOC_RESULTS"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(gpu, "why_not_suitable", lambda: "this machine has no GPU")
-    monkeypatch.setattr(gpu, "suitable", lambda: None)
+def plain(no_gpu: None) -> None:
+    """Before every test, and before the fixtures that pretend a GPU."""
 
 
 @pytest.fixture
@@ -76,13 +73,13 @@ def assert_one_sentence(text: str) -> None:
 
 
 REFUSED = {
-    "unknown experiment": (["run", "nonsense"], "there are device, batch-sweep"),
+    "unknown experiment": (["run", "nonsense"], "there are device, batch-sweep, training"),
     "file of another kind": (["run", "device", "--output", "rows.txt"], ".json or .csv"),
     "file without an ending": (["run", "device", "--output", "rows"], ".json or .csv"),
     "file below a file": (["run", "device", "--output", f"{__file__}/rows.csv"], "cannot be written"),
     "comparison without a GPU": (["run", "batch-sweep", "--compare"], "needs a measurement made here"),
-    "record of nothing": (["record"], "device, batch-sweep"),
-    "record of an unknown experiment": (["record", "nonsense"], "there are device, batch-sweep"),
+    "record of nothing": (["record"], "device, batch-sweep, training"),
+    "record of an unknown experiment": (["record", "nonsense"], "there are device, batch-sweep, training"),
     "record without a GPU": (["record", "--all"], "this machine has no GPU"),
 }
 
@@ -166,12 +163,92 @@ def test_compare_shows_facts_side_by_side(capsys: pytest.CaptureFixture[str]) ->
     assert "L2 cache" in capsys.readouterr().out
 
 
+@pytest.fixture
+def rows_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> Recording:
+    """A measurement whose rows tell neither a fact nor the times of a backend, and a recording of it."""
+    (device, *_) = recordings.find("device")
+    rows = [{"seed": 0, "step": 50, "loss": 2.5}, {"seed": 0, "sha256": "f00"}, {"seed": 0, "backend": "new"}]
+    result = replace(device, experiment="training", parameters={"seed": [0]}, rows=rows, origin="measured")
+    other = replace(result, rows=[{**row, "loss": 2.25} for row in rows] + [{"seed": 1, "step": 50}], origin="recorded")
+    monkeypatch.setattr("awqdoc.cli.measure", lambda _: result)
+    monkeypatch.setattr(recordings, "find", lambda _: [replace(other, parameters={"seed": [0, 1]})])
+    return result
+
+
+@pytest.mark.usefixtures("rows_of_another_kind")
+def test_run_prints_what_a_row_of_another_kind_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "training"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "seed=0  step=50  loss=2.5",
+        "seed=0  sha256=f00",
+        "seed=0  backend=new",
+    ]
+
+
+def test_compare_shows_rows_of_another_kind_in_their_order(
+    rows_of_another_kind: Recording, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows_of_another_kind.rows.pop()
+    assert main(["run", "training", "--compare"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "here   seed=0  step=50  loss=2.5",
+        "there  seed=0  step=50  loss=2.25",
+        "here   seed=0  sha256=f00",
+        "there  seed=0  sha256=f00  loss=2.25",
+    ]
+
+
+@pytest.mark.usefixtures("rows_of_another_kind")
+def test_compare_leaves_out_rows_without_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "training", "--compare"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_compare_needs_something_to_compare_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(recordings, "find", lambda _: [])
     assert main(["run", "device", "--compare"]) == 1
     assert "no published recording of device" in capsys.readouterr().err
+
+
+@pytest.fixture
+def recorded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A GPU on which a recording takes no time, and no text to train on; the names of what was recorded."""
+    names: list[str] = []
+    monkeypatch.delenv("AWQDOC_PYTHON_SOURCE", raising=False)
+    monkeypatch.setattr(gpu, "why_not_suitable", lambda: None)
+    monkeypatch.setattr("awqdoc.cli.record", lambda name, folder: names.append(name) or folder / name)
+    return names
+
+
+def test_record_all_leaves_out_what_lacks_its_material_and_says_so(
+    recorded_names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "--all"]) == 0
+    assert recorded_names == [name for name in EXPERIMENTS if name != "training"]
+    left_out, start = capsys.readouterr().err.splitlines()
+    assert left_out.startswith("training is left out: the training text is not here: AWQDOC_PYTHON_SOURCE must name ")
+    assert left_out.endswith("Python-3.11.2.tgz).")
+    assert "training" not in start
+
+
+def test_record_all_records_everything_where_the_material_is(
+    recorded_names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWQDOC_PYTHON_SOURCE", "Python-3.11.2.tgz")
+    assert main(["record", "--all"]) == 0
+    assert recorded_names == list(EXPERIMENTS)
+
+
+def test_record_by_name_is_refused_before_anything_is_measured(
+    recorded_names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", "device", "training"]) == 1
+    assert recorded_names == []
+    err = capsys.readouterr().err
+    assert "training cannot be recorded here: the training text is not here" in err
+    assert_one_sentence(err)
 
 
 def test_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,14 +265,16 @@ def test_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_check_of_good_recordings_exits_with_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok"]
+    assert [line.split()[0] for line in out.splitlines()] == ["ok"] * len(EXPERIMENTS)
     assert err == ""
 
 
 def assert_check_fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["check"]) == 1
     out, err = capsys.readouterr()
-    assert sorted(line.split()[0] for line in out.splitlines()) == sorted(words)
+    states = [line.split()[0] for line in out.splitlines()]
+    assert [state for state in states if state != "ok"] == list(words)
+    assert "ok" in states
     assert err.count("\n") == 1
     return out + err
 
@@ -204,19 +283,19 @@ def test_check_tells_a_stale_recording(folder: Path, capsys: pytest.CaptureFixtu
     (path,) = folder.glob("*/device.json")
     stale = replace(load(path), provenance={**load(path).provenance, "sources": "sha256:old"})
     save(stale, folder)
-    assert "the code has changed since" in assert_check_fails(capsys, "stale", "ok")
+    assert "the code has changed since" in assert_check_fails(capsys, "stale")
 
 
 def test_check_tells_a_missing_recording(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = folder.glob("*/device.json")
     path.unlink()
-    assert "device: nobody has recorded it" in assert_check_fails(capsys, "missing", "ok")
+    assert "device: nobody has recorded it" in assert_check_fails(capsys, "missing")
 
 
 def test_check_goes_on_after_a_malformed_recording(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = folder.glob("*/batch-sweep.json")
     path.write_text(path.read_text()[:5000])
-    assert "restore it with git" in assert_check_fails(capsys, "malformed", "ok")
+    assert "restore it with git" in assert_check_fails(capsys, "malformed")
 
 
 def test_check_tells_a_recording_of_an_experiment_that_is_gone(
@@ -224,7 +303,7 @@ def test_check_tells_a_recording_of_an_experiment_that_is_gone(
 ) -> None:
     (path,) = folder.glob("*/device.json")
     save(replace(load(path), experiment="gone"), folder)
-    assert_check_fails(capsys, "ok", "ok", "stale")
+    assert_check_fails(capsys, "stale")
 
 
 def test_check_tells_a_recording_that_lacks_published_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,10 @@ class Toy(ModuleType):
         self.interrupted_at: int | None = None
         self.full_at: int | None = None
         self.forgotten = False
+        self.lack: str | None = None
+
+    def missing(self) -> str | None:
+        return self.lack
 
     def check(self, size: int, kind: str) -> None:
         if size < 0:
@@ -57,12 +61,8 @@ class Toy(ModuleType):
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU, no settings, an empty ledger, and only code that has not changed."""
-    for variable in ("AWQDOC_MODE", "AWQDOC_RESULTS"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(gpu, "why_not_suitable", lambda: "this machine has no GPU")
-    monkeypatch.setattr(gpu, "suitable", lambda: None)
+def fresh(monkeypatch: pytest.MonkeyPatch, no_gpu: None) -> None:
+    """An empty ledger, and only code that has not changed."""
     monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
     ledger.clear()
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_had_lists_what_can(
 
 
 def test_unknown_experiment_lists_the_known_ones() -> None:
-    assert refusal(measure, "nonsense") == "There is no experiment 'nonsense'; there are device, batch-sweep."
+    assert refusal(measure, "nonsense") == f"There is no experiment 'nonsense'; there are {', '.join(EXPERIMENTS)}."
 
 
 @pytest.mark.parametrize(
@@ -248,6 +248,57 @@ def test_sweep_runs_on_the_cpu() -> None:
     assert all(len(row["seconds"]) == 5 and row["error"] < 1e-3 for row in timed)
     assert {row["skipped"] for row in result.skipped} == {"it needs an NVIDIA GPU"}
     json.loads(result.to_json())
+
+
+# What needs more than a GPU.
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+@pytest.mark.parametrize("mode", ["auto", "live", "recorded"])
+def test_what_lacks_its_material_is_replayed(
+    mode: str, toy: Toy, recorded: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWQDOC_MODE", mode)
+    toy.lack = "the cheese is missing"
+    assert measure("toy", size=1).origin == "recorded"
+    assert toy.measured == []
+
+
+def test_live_mode_insists_on_a_gpu_even_where_the_material_is_missing_too(
+    toy: Toy, recorded: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWQDOC_MODE", "live")
+    toy.lack = "the cheese is missing"
+    assert refusal(measure, "toy").endswith("but this machine has no GPU.")
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_live_mode_refuses_what_can_be_neither_measured_nor_replayed(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWQDOC_MODE", "live")
+    monkeypatch.setattr(experiments, "find", lambda _: [])
+    toy.lack = "the cheese is missing"
+    assert refusal(measure, "toy").endswith("to measure toy on a GPU, but the cheese is missing.")
+
+
+@pytest.mark.usefixtures("recorded")
+def test_what_lacks_its_material_does_not_run_on_the_cpu_either(toy: Toy) -> None:
+    toy.lack = "the cheese is missing"
+    assert "does not hold size 5" in refusal(measure, "toy", size=5)
+    assert toy.measured == []
+
+
+@pytest.mark.usefixtures("pretended_gpu", "recorded")
+def test_refusal_of_unrecorded_values_names_the_material(toy: Toy) -> None:
+    toy.lack = "the cheese is missing"
+    assert "it is not measured here (the cheese is missing); it holds" in refusal(measure, "toy", size=5)
+
+
+@pytest.mark.usefixtures("pretended_gpu")
+def test_record_of_what_lacks_its_material_is_refused(toy: Toy, tmp_path: Path) -> None:
+    toy.lack = "the cheese is missing"
+    sentence = "The experiment toy cannot be recorded here: the cheese is missing."
+    assert refusal(record, "toy", tmp_path) == sentence
+    assert toy.measured == []
 
 
 # With AWQDOC_RESULTS, as the build of the site uses it.

@@ -164,7 +164,7 @@ def test_sweep_depends_on_what_it_runs_and_on_nothing_that_shows_it() -> None:
         "awqdoc.kernels.autoawq_triton.matmul",
         "awqdoc.packing.pack",
         "awqdoc.profiling.interleave",
-        "awqdoc.quantize.round_to_nearest",
+        "awqdoc.quantize.rounding.round_to_nearest",
     }
     hidden = (
         "awqdoc.errors",

@@ -1,0 +1,40 @@
+"""What several test files share. Nothing is imported here that one of the sessions might lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU to measure on, and no settings of the one who runs the tests."""
+    from awqdoc import gpu
+
+    for variable in ("AWQDOC_MODE", "AWQDOC_RESULTS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(gpu, "why_not_suitable", lambda: "this machine has no GPU")
+    monkeypatch.setattr(gpu, "suitable", lambda: None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For thousands of tiny operations: threads would wait for each other where something else runs too."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """The tokenizer that ships with awqdoc."""
+    from transformers import AutoTokenizer
+
+    from awqdoc.models.loading import SHIPPED
+
+    return AutoTokenizer.from_pretrained(SHIPPED, local_files_only=True)
