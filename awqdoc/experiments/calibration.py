@@ -13,7 +13,7 @@ from awqdoc.models import Settings
 from awqdoc.models.texts import DOMAINS
 
 RANDOM = "random"
-"""Not a text: tokens drawn at random, the worst calibration there is."""
+"""Not a text but tokens drawn at random, the worst calibration there is."""
 
 AXES: dict[str, tuple[Any, ...]] = {
     "model": (models.EMBEDDED,),

@@ -19,7 +19,7 @@ AXES: dict[str, tuple[Any, ...]] = {"model": (models.EMBEDDED, subject.OUTLIERS)
 CPU = True
 BITS, GROUP_SIZE = 3, 128
 SEEDS = 5
-"""Draws of random channels: their spread is the error bar of the comparison."""
+"""Draws of random channels, whose spread is the error bar of the comparison."""
 EVALUATED = 48
 """Windows of the evaluation text."""
 

@@ -16,7 +16,7 @@ OUTLIERS = "embedded+outliers"
 """The embedded model with outliers added by a rescaling that leaves its function as it is."""
 
 WINDOW = 1024
-"""Tokens of an evaluation window, the first of which is not predicted: the context of the embedded model."""
+"""Tokens of an evaluation window, the context of the embedded model; the first is not predicted."""
 
 
 @lru_cache(maxsize=2)

@@ -149,7 +149,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     Raises
     ------
     AwqdocError
-        If the layers are not all quantized to the same 4 bits and group size, the folder exists, or it cannot be written to.
+        If the layers are not all quantized to the same 4 bits and group size, the folder exists, or it cannot be
+        written to.
     """
     refuse_occupied(folder)
     layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
@@ -162,7 +163,9 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     inside = f"{FAMILIES[model.config.model_type].blocks}."
     left = [n for n, module in model.named_modules() if n.startswith(inside) and isinstance(module, nn.Linear)]
     if left:
-        raise AwqdocError(f"{left[0]} is not quantized, and only models with all layers quantized are saved: do so first.")
+        raise AwqdocError(
+            f"{left[0]} is not quantized, and only models with all layers quantized are saved: do so first."
+        )
     whole = all(layer.group_size == layer.in_features for layer in layers)
     if len(kinds) > 1 and not whole:
         raise AwqdocError(f"An AWQ checkpoint has one group size; this model has {sorted(g for _, g in kinds)}.")

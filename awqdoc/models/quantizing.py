@@ -98,8 +98,8 @@ def quantize(
     report = Report()
     with _interruption(keep, len(blocks), report), _bar(blocks, progress) as bar:
         calls = [] if windows is None else walk.first_calls(model, blocks[0], windows, where, BATCH)
-        # What goes into the first block stands for the embeddings.
-        key = "" if keep is None else _hash(settings, windows, *[call.arguments[0] for call in calls])
+        # What goes into the first block stands for the windows and the embeddings.
+        key = "" if keep is None else _hash(settings, *[call.arguments[0] for call in calls])
         for number, block in enumerate(bar):
             home = next(block.parameters()).device
             block.to(where)

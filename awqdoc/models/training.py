@@ -140,7 +140,7 @@ def train(
 
     Parameters
     ----------
-    documents : sequence of int32 arrays
+    documents : sequence of numpy.ndarray
         What `encode` returns.
     device : str
         ``"cuda"``, where the step is compiled, or ``"cpu"``.
@@ -148,8 +148,9 @@ def train(
         Of the initial weights and of the order of the text.
     settings : transformers.LlamaConfig, optional
         Another shape than `config`'s.
-    watched : int64 tensor [windows, window + 1], optional
-        Held-out text as `windows` cuts it, of `watched_bytes` bytes, whose loss is logged every `evaluate_every` steps.
+    watched : torch.Tensor, optional
+        Held-out text as `windows` cuts it, int64 [windows, window + 1], of `watched_bytes` bytes, whose loss is logged
+        every `evaluate_every` steps.
     steps, batch, learning_rate, warmup, weight_decay : optional
         As the constants of this module.
     report : callable, optional

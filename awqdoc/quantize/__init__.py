@@ -2,7 +2,7 @@
 
 from awqdoc.quantize.calibration import InputStatistics, windows
 from awqdoc.quantize.clip import clamp_groups, search_clip
-from awqdoc.quantize.gptq import gptq
+from awqdoc.quantize.compensation import gptq
 from awqdoc.quantize.rounding import fake_quantize, round_to_nearest
 from awqdoc.quantize.scale import ScaleSearch, candidates, gram_loss, mean_relative_weight, search_scale
 

@@ -9,7 +9,7 @@ from awqdoc.quantize.rounding import fake_quantize, rows_per_group
 
 GRID = 20
 MAX_SHRINK = 0.5
-"""Ten thresholds are tried: 1, 0.95 ... 0.55 times the largest magnitude of the group, as in the references."""
+"""Ten thresholds are tried, 1, 0.95 ... 0.55 times the largest magnitude of the group, as in the references."""
 
 # Output channels at a time. 256 of 14336 inputs are 15 MB in float32, and the candidates need a few of that.
 ROWS = 2048

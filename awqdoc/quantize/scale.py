@@ -12,7 +12,7 @@ from awqdoc.quantize.precision import tf32
 from awqdoc.quantize.rounding import fake_quantize, rows_per_group
 
 GRID = 20
-"""Values of alpha that are tried: 0, 0.05 ... 0.95. The references' grid: 0 is no scaling, 1 is never tried."""
+"""How many values of alpha are tried, 0, 0.05 ... 0.95; the references' grid, on which 1 is never tried."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ScaleSearch:
 
 
 def mean_relative_weight(weights: Sequence[torch.Tensor], group_size: int) -> torch.Tensor:
-    """Return, for each input channel, the mean of |w| relative to the largest of its group.
+    """Return, for each input channel, the mean magnitude of its weights relative to the largest of its group.
 
     AutoAWQ's ``w_mean`` (``awq/quantize/quantizer.py``, ``_search_best_scale``), which duo scaling divides by.
 

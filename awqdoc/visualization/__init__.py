@@ -1,25 +1,129 @@
 """Recordings as figures and tables, in one style."""
 
+from awqdoc.visualization.accuracy import (
+    accuracy_table,
+    memory_table,
+    paired_difference,
+    plot_kl_by_bits,
+    plot_windows,
+)
+from awqdoc.visualization.alpha import (
+    mean_losses,
+    near_ties,
+    plot_duo_scaling,
+    plot_scale_search,
+    relative_losses,
+    scale_table,
+)
+from awqdoc.visualization.calibration import (
+    calibration_table,
+    plot_calibration,
+    unpaired_difference,
+    verdict,
+    verdict_table,
+)
+from awqdoc.visualization.clipping import (
+    clipped_group,
+    clipping_gains,
+    clipping_table,
+    mean_threshold,
+    plot_clipped_group,
+    plot_thresholds,
+    threshold_shares,
+)
+from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
-from awqdoc.visualization.style import PALETTE, Display, describe, new_figure, to_svg
+from awqdoc.visualization.rounding import bit_ratios, plot_group, plot_rounding, rounding_rows, rounding_table
+from awqdoc.visualization.salient import (
+    kl_removed,
+    plot_salient,
+    plot_scaling,
+    salient_table,
+    scaled_kl,
+    scaling_table,
+)
+from awqdoc.visualization.side_by_side import (
+    block_ratios,
+    block_seconds,
+    compared,
+    plot_block_seconds,
+    plot_tools,
+    speed_table,
+    tool_difference,
+    tools_table,
+)
+from awqdoc.visualization.style import PALETTE, Display, Here, describe, new_figure, to_svg
 from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, summary
 from awqdoc.visualization.tables import Table
+from awqdoc.visualization.training import plot_training, training_result, training_table
+from awqdoc.visualization.whole_model import parts_table, plot_block_errors, text_columns
 
 __all__ = [
     "PALETTE",
     "Display",
+    "Here",
     "Table",
+    "VisualizationHelper",
+    "accuracy_table",
+    "bit_ratios",
+    "block_ratios",
+    "block_seconds",
+    "calibration_table",
+    "clipped_group",
+    "clipping_gains",
+    "clipping_table",
+    "compared",
     "describe",
     "device_table",
+    "kl_removed",
     "layers_table",
+    "mean_losses",
+    "mean_threshold",
+    "memory_table",
+    "near_ties",
     "new_figure",
+    "paired_difference",
+    "parts_table",
+    "plot_block_errors",
+    "plot_block_seconds",
+    "plot_calibration",
+    "plot_clipped_group",
+    "plot_duo_scaling",
+    "plot_group",
     "plot_hierarchy",
+    "plot_kl_by_bits",
     "plot_latency",
     "plot_prediction",
+    "plot_rounding",
+    "plot_salient",
+    "plot_scale_search",
+    "plot_scaling",
     "plot_speedup",
+    "plot_thresholds",
+    "plot_tools",
+    "plot_training",
+    "plot_weight_distribution",
+    "plot_windows",
     "predicted_seconds",
+    "relative_losses",
+    "rounding_rows",
+    "rounding_table",
+    "salient_table",
+    "scale_table",
+    "scaled_kl",
+    "scaling_table",
+    "speed_table",
     "speedups",
     "summary",
+    "text_columns",
+    "threshold_shares",
     "to_svg",
+    "tool_difference",
+    "tools_table",
+    "training_result",
+    "training_table",
+    "unpaired_difference",
+    "verdict",
+    "verdict_table",
 ]

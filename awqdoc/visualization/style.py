@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import csv
 import functools
 import html
 import io
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -18,6 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from awqdoc import gpu
 from awqdoc.recordings import Recording
 
 P = ParamSpec("P")
@@ -94,28 +98,76 @@ def new_figure(title: str, height: float = 3.8) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def legend(axes: Axes) -> None:
+def legend(axes: Axes, columns: int = 2) -> None:
     """Put the legend between title and axes, where it covers no data on any screen."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.02, 1),
         fontsize=8.5,
-        ncols=2,
+        ncols=columns,
         columnspacing=0.9,
         handlelength=1.5,
     )
 
 
-def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
+@dataclass(frozen=True)
+class Here:
+    """Where numbers come from that a page computes itself each time it runs, and of which no recording is kept.
+
+    Attributes
+    ----------
+    machine : str
+        The GPU or the processor.
+    date : str
+        The day, as 2026-11-24.
+    work : str
+        What was done here, as the label says it.
+    name : str
+        File stem of the data behind a figure.
+    rows : tuple of dict
+        The data behind a figure: one dict for each line of its CSV file.
+    """
+
+    machine: str
+    date: str
+    work: str = "computed by this page"
+    name: str = ""
+    rows: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def now(cls, device: str = "cpu", work: str = "computed by this page") -> Here:
+        """Return the source of what is computed today on ``"cpu"`` or ``"cuda"``."""
+        machine = (gpu.suitable() if device != "cpu" else None) or gpu.cpu_name()
+        return cls(machine, datetime.now(UTC).date().isoformat(), work)
+
+    def holding(self, name: str, rows: list[dict[str, Any]]) -> Here:
+        """Return the same source with the data behind one figure."""
+        return replace(self, name=name, rows=tuple(rows))
+
+    @property
+    def label(self) -> str:
+        """What was computed here, on what and when, as one line."""
+        return f"measured here: {self.work} on {self.machine}, {self.date}"
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def describe(figure: Figure, alt: str, source: Recording | Here | None) -> Figure:
     """Say what a figure shows, for readers who cannot see it, and where its numbers come from.
 
     Parameters
     ----------
     alt : str
         What a sighted reader would take from it, in a sentence or two.
-    source : Recording or None
-        The recording that it was drawn from; None if everything in it is modelled. Its label is written below
-        the drawing, so that a copied picture keeps it.
+    source : Recording, awqdoc.visualization.Here or None
+        The recording that it was drawn from; `Here` if the page computed it; None if everything in it is modelled. Its
+        label is written below the drawing, so that a copied picture keeps it.
     """
     figure.awqdoc_alt = alt  # type: ignore[attr-defined]
     figure.awqdoc_source = source  # type: ignore[attr-defined]
@@ -123,9 +175,16 @@ def describe(figure: Figure, alt: str, source: Recording | None) -> Figure:
     return figure
 
 
-def label(source: Recording | None) -> str:
+def label(source: Recording | Here | None) -> str:
     """Return the kind of a figure's or table's numbers as one line."""
     return "modelled: computed from formulas or data sheets, not measured" if source is None else source.label
+
+
+def data_files(source: Recording | Here | None) -> dict[str, str]:
+    """Return the data behind a figure or table as files, name -> text; none if it is modelled."""
+    if isinstance(source, Recording):
+        return {f"{source.filename}.json": source.to_json(), f"{source.filename}.csv": source.to_csv()}
+    return {f"{source.name}.csv": source.to_csv()} if source and source.rows else {}
 
 
 def to_svg(figure: Figure, theme: str) -> str:
@@ -169,18 +228,20 @@ class Display:
             for theme, hidden in (("light", ""), ("dark", ' style="display: none"'))
             for image in [to_svg(self.figure, theme)]
         ]
-        caption = html.escape(label(source)) + (f" · data: {_data_links(source)}" if source else "")
+        links = _data_links(source)
+        caption = html.escape(label(source)) + (f" · data: {links}" if links else "")
         return (
             # No <figcaption>: the theme hides one that follows the dark variant on a light page.
             f'<div role="figure" class="awqdoc-figure-box">{"".join(images)}<p class="awqdoc-label">{caption}</p></div>'
         )
 
 
-def _data_links(source: Recording) -> str:
-    files = (("json", "application/json", source.to_json()), ("csv", "text/csv", source.to_csv()))
+def _data_links(source: Recording | Here | None) -> str:
+    kinds = {"json": "application/json", "csv": "text/csv"}
     return ", ".join(
-        f'<a download="{source.filename}.{suffix}" href="{_data_uri(text, kind)}">{suffix.upper()}</a>'
-        for suffix, kind, text in files
+        f'<a download="{name}" href="{_data_uri(text, kinds[suffix])}">{suffix.upper()}</a>'
+        for name, text in data_files(source).items()
+        for suffix in [name.rpartition(".")[2]]
     )
 
 

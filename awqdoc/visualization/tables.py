@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import label
+from awqdoc.visualization.style import Here, label
 
 
 class Table:
@@ -20,14 +20,14 @@ class Table:
         Titles.
     rows : sequence of sequence
         Cells, already formatted where the format matters.
-    source : Recording or None
+    source : Recording, awqdoc.visualization.Here or None
         Where the numbers come from; None if they are modelled.
     title : str
         What the table shows.
     """
 
     def __init__(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], source: Recording | None, title: str = ""
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], source: Recording | Here | None, title: str = ""
     ) -> None:
         self.columns = [str(column) for column in columns]
         self.rows = [["" if cell is None else str(cell) for cell in row] for row in rows]

@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import ledger
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
@@ -51,6 +52,8 @@ def save(figure: Any, path: Path, docs: Path, script: str) -> str:
             f"{Path(script).name} shows a figure without alternative text: give it one with "
             "awqdoc.visualization.describe"
         )
+    if isinstance(figure.awqdoc_source, visualization.Here):
+        ledger.computed_here.append(figure.awqdoc_source.label)
     light, dark = path.with_suffix(".svg"), path.with_suffix(".dark.svg")
     light.write_text(visualization.to_svg(figure, "light"), "utf-8")
     dark.write_text(visualization.to_svg(figure, "dark"), "utf-8")
@@ -68,18 +71,20 @@ def label(source: Any, docs: Path) -> str:
         return "modelled"
     data = ", ".join(f":download:`{file.suffix[1:].upper()} </{file.relative_to(docs).as_posix()}>`"
                      for file in data_files(source, docs))  # fmt: skip
-    return f"{source.label} · data: {data}"
+    return f"{source.label} · data: {data}" if data else source.label
 
 
-def data_files(recording: Any, docs: Path) -> list[Path]:
-    """The recording as JSON and CSV, in a folder named after its content, which pages share."""
-    text = {".json": recording.to_json(), ".csv": recording.to_csv()}
-    folder = docs / "_build" / "data" / hashlib.sha256(text[".json"].encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{recording.filename}{suffix}" for suffix in text]
+def data_files(source: Any, docs: Path) -> list[Path]:
+    """The data as JSON and CSV, in a folder named after its content, which pages share."""
+    from awqdoc.visualization import style
+
+    texts = style.data_files(source)
+    folder = docs / "_build" / "data" / hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
+    files = [folder / name for name in texts]
     for file in files:
         if not file.exists():
-            file.write_text(text[file.suffix], "utf-8")
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(texts[file.name], "utf-8")
     return files
 
 

@@ -15,6 +15,9 @@ import gallery_scripts
 
 _started = 0.0
 
+computed_here: list[str] = []
+"""Labels of the figures that the running script computed itself, without a recording; `figures` adds to it."""
+
 
 def path(docs: Path, script: Path) -> Path:
     return docs / "_build" / "ledger" / script.parent.name / f"{script.stem}.json"
@@ -35,6 +38,7 @@ def around_script(gallery_conf: dict[str, Any], filename: str, when: str) -> Non
 
     if when == "before":
         experiments.ledger.clear()
+        computed_here.clear()
         _started = time.perf_counter()
         return
     docs = Path(gallery_conf["src_dir"])
@@ -50,6 +54,7 @@ def write(docs: Path, script: Path, seconds: float, recordings: list[Any]) -> No
         "executed": True,
         "seconds": seconds,
         "recordings": [summary(recording) for recording in recordings],
+        "computed_here": list(dict.fromkeys(computed_here)),
     }
     file = path(docs, script)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -42,9 +42,16 @@ def insert_under_title(doctree: nodes.document, lines: list[nodes.Node]) -> None
 def box(entry: dict[str, Any] | None) -> list[nodes.Node]:
     if entry is None:
         return [line("not-executed", "Not executed", [nodes.Text(NOT_EXECUTED)])]
-    if not entry["recordings"]:
-        return [line("computed", "Computed, not measured", [])]
-    return [recording_line(recording) for recording in distinct(entry["recordings"])]
+    here = [
+        line("measured", "Measured here", [nodes.Text(without_kind(text))]) for text in entry.get("computed_here", [])
+    ]
+    lines = here + [recording_line(recording) for recording in distinct(entry["recordings"])]
+    return lines or [line("computed", "Computed, not measured", [])]
+
+
+def without_kind(label: str) -> str:
+    """What stands behind the colon of a label: the badge before it says the kind."""
+    return label.partition(": ")[2]
 
 
 def distinct(recordings: list[dict[str, Any]]) -> list[dict[str, Any]]:
