@@ -30,6 +30,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def interruption(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An `Interruption` of the quantization, which does nothing until its `at` is set."""
+    from interruption import Interruption
+
+    return Interruption(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """The tokenizer that ships with awqdoc."""

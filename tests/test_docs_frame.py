@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,25 @@ def test_figures_have_two_variants_and_a_text(site: Site) -> None:
     assert "Computed, not measured" in page
     assert "sphx_glr_plot_10_first_001.dark.svg" in site.page("gallery/index.html"), "no dark thumbnail"
     assert site.verify().returncode == 0
+
+
+HERE = """
+here = visualization.Here("a sundial", "2026-11-24")
+visualization.describe(figure, "A rising line.", here.holding("rise", [{"x": 1, "y": 2}]))
+"""
+
+
+def test_what_a_page_computed_itself_is_labelled_as_measured_here(site: Site) -> None:
+    site.write("gpu/plot_10_first.py", SCRIPT + FIGURE + HERE)
+    result = site.build()
+    assert result.returncode == 0, result.stderr
+    page = site.page("gallery/gpu/plot_10_first.html")
+    assert "measured here: computed by this page on a sundial, 2026-11-24" in page
+    assert re.search(r">Measured here</span>\s*computed by this page on a sundial, 2026-11-24</p>", page)
+    assert "Computed, not measured" not in page
+    assert "Computed, not measured" in site.page("gallery/profiling/plot_10_second.html"), "the next page did not"
+    (link,) = re.findall(r'href="([^"]+/rise\.csv)"', page)
+    assert (site.docs / "_build" / "html" / "gallery" / "gpu" / link).read_text() == "x,y\n1,2\n"
 
 
 def test_an_exception_fails_the_build(site: Site) -> None:

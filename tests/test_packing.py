@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 
 import pytest
 import torch
+from autoawq_oracle import autoawq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,13 +44,12 @@ def test_packed_tensors_have_the_hashes_of_autoawqs(name: str, sha256: str) -> N
 
 @pytest.mark.parametrize(("k", "n", "group_size"), [(256, 128, 128), (128, 64, 32), (192, 96, 64)])
 def test_packed_tensors_are_those_of_autoawqs_linear_layer(k: int, n: int, group_size: int) -> None:
-    with warnings.catch_warnings(record=True):
-        pytest.importorskip("awq", reason="autoawq is a package for Linux")
-        from awq.modules.linear.gemm import WQLinear_GEMM
     weight = random_weight(k, n, group_size, seed=k)
     linear = torch.nn.Linear(k, n, bias=False, dtype=torch.float16)
     linear.weight.data = weight.dequantize().t().contiguous()
-    theirs = WQLinear_GEMM.from_linear(linear, w_bit=4, group_size=group_size, scales=weight.scales, zeros=weight.zeros)
+    theirs = autoawq().gemm.WQLinear_GEMM.from_linear(
+        linear, w_bit=4, group_size=group_size, scales=weight.scales, zeros=weight.zeros
+    )
     for name, tensor in pack(weight, "awq").items():
         assert torch.equal(tensor, getattr(theirs, name)), name
 

@@ -1,0 +1,172 @@
+"""The calibration figure and tables: what is drawn is what was recorded, whatever part of the axes there is."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+
+from awqdoc import recordings
+from awqdoc import visualization as vis
+from awqdoc.recordings import Recording
+from awqdoc.visualization.calibration import kind
+
+PROVENANCE = {
+    "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
+    "gpu": "NVIDIA H200",
+}  # fmt: skip
+DOMAINS, WINDOWS = ("code", "docs", "random"), (1, 128)
+WRONG = {"matched": 0, "mismatched": 0.01, "random": 0.02}
+
+
+def rows(model: str, domain: str, windows: int) -> Iterator[dict[str, Any]]:
+    for method in ("awq", "gptq"):
+        for text in ("code", "docs"):
+            few = {"awq": 0.21, "gptq": 0.41}[method]
+            many = {"awq": 0.2, "gptq": {"matched": 0.15, "mismatched": 0.205, "random": 0.195}[kind(domain, text)]}[
+                method
+            ]
+            kl = (few if windows == 1 else many) + WRONG[kind(domain, text)]
+            yield {
+                "model": model, "domain": domain, "windows": windows, "method": method, "text": text, "kl": kl,
+                "kl_error": 0.003 if method == "awq" else 0.004, "extra_nll": 0.5 * kl, "extra_nll_error": 0.005,
+            }  # fmt: skip
+
+
+def recording(
+    domains: tuple[str, ...] = DOMAINS, windows: tuple[int, ...] = WINDOWS, models: tuple[str, ...] = ("a",)
+) -> Recording:
+    found = [row for model in models for domain in domains for count in windows for row in rows(model, domain, count)]
+    axes = {"model": list(models), "domain": list(domains), "windows": list(windows)}
+    return Recording("calibration", axes, PROVENANCE, found)
+
+
+@pytest.fixture(autouse=True)
+def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
+    yield
+    plt.close("all")
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def drawn(figure: Figure) -> dict[str, Line2D]:
+    return {str(line.get_label()): line for line in figure.axes[0].lines}
+
+
+@pytest.mark.parametrize(
+    ("domain", "text", "expected"),
+    [("code", "code", "matched"), ("docs", "code", "mismatched"), ("random", "docs", "random")],
+)
+def test_kind_says_how_a_domain_stands_to_a_text(domain: str, text: str, expected: str) -> None:
+    assert kind(domain, text) == expected
+
+
+def test_each_line_is_a_method_on_a_domain() -> None:
+    lines = drawn(vis.plot_calibration(recording(), "docs"))
+    found = {label: [list(axis) for axis in line.get_data()] for label, line in lines.items()}
+    assert found["GPTQ, on docs"] == [[1, 128], pytest.approx([0.41, 0.15])]
+    assert found["GPTQ, on code"] == [[1, 128], pytest.approx([0.42, 0.215])]
+    assert found["AWQ, on random tokens"] == [[1, 128], pytest.approx([0.23, 0.22])]
+    assert len(found) == 6
+
+
+def test_matched_text_is_drawn_first_and_solid() -> None:
+    for text, other in (("code", "docs"), ("docs", "code")):
+        figure = vis.plot_calibration(recording(), text)
+        assert legend(figure)[:3] == [f"GPTQ, on {text}", f"GPTQ, on {other}", "GPTQ, on random tokens"]
+        lines = drawn(figure)
+        assert [lines[f"AWQ, on {what}"].get_linestyle() for what in (text, other, "random tokens")] == ["-", "--", ":"]
+
+
+def test_kl_has_its_error_bars() -> None:
+    bars = vis.plot_calibration(recording(("code",)), "code").axes[0].collections[0].get_segments()
+    assert bars[1].tolist() == [pytest.approx([128, 0.146]), pytest.approx([128, 0.154])]
+
+
+def test_windows_are_sorted_whatever_their_order_in_the_recording() -> None:
+    lines = drawn(vis.plot_calibration(recording(windows=(128, 1)), "code"))
+    assert list(lines["AWQ, on code"].get_xdata()) == [1, 128]
+
+
+def test_alt_text_tells_the_numbers() -> None:
+    alt = vis.plot_calibration(recording(), "code").awqdoc_alt  # type: ignore[attr-defined]
+    assert "GPTQ on code: 0.410 with 1, 0.150 with 128" in alt
+    assert "AWQ on random tokens: 0.230 with 1, 0.220 with 128" in alt
+    assert alt.endswith(".")
+
+
+def test_a_part_of_the_axes_is_drawn_without_the_rest() -> None:
+    figure = vis.plot_calibration(recording(("random",), (128,)), "code")
+    assert legend(figure) == ["GPTQ, on random tokens", "AWQ, on random tokens"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["128"]
+
+
+def test_of_two_models_the_first_is_shown() -> None:
+    two = drawn(vis.plot_calibration(recording(models=("a", "b")), "code"))
+    assert [list(line.get_xdata()) for line in two.values()] == [[1, 128]] * 6
+
+
+@pytest.mark.parametrize("text", ["code", "docs"])
+def test_figure_keeps_to_the_palette_and_cuts_nothing_off(text: str) -> None:
+    figure = vis.plot_calibration(recording(), text)
+    figure.canvas.draw()
+    light = {light for light, _ in vis.PALETTE.values()}
+    texts = [words for words in figure.findobj(Text) if words.get_text().strip() and words.get_visible()]
+    assert {to_hex(one.get_color()) for one in [*texts, *figure.findobj(Line2D)]} <= light
+    boxes = [(words.get_text(), words.get_window_extent()) for words in texts]
+    outside = [words for words, box in boxes if box.x0 < figure.bbox.x0 - 1 or box.x1 > figure.bbox.x1 + 1]
+    assert outside == []
+    assert figure.get_supxlabel().startswith("recorded on NVIDIA H200")
+    assert not [hue for hue in light if hue in vis.to_svg(figure, "dark")]
+
+
+def test_errors_of_a_difference_add_up_as_if_they_were_independent() -> None:
+    awq, gptq = ({"kl": 0.2, "kl_error": 0.003}, {"kl": 0.15, "kl_error": 0.004})
+    assert vis.unpaired_difference(gptq, awq) == (pytest.approx(-0.05), pytest.approx(0.005))
+    nll = {"extra_nll": 0.3, "extra_nll_error": 0.005}
+    assert vis.unpaired_difference(nll, nll, "extra_nll") == (0, pytest.approx(0.005 * math.sqrt(2)))
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "windows", "better", "gap"),
+    [
+        ("code", "code", 128, "gptq", -0.05),
+        ("code", "docs", 128, "neither", 0.005),
+        ("code", "random", 128, "neither", -0.005),
+        ("docs", "random", 1, "awq", 0.2),
+    ],
+)
+def test_verdict_needs_twice_the_error(text: str, domain: str, windows: int, better: str, gap: float) -> None:
+    assert vis.verdict(recording(), text, domain, windows) == (better, pytest.approx(gap), pytest.approx(0.005))
+
+
+def test_verdict_table_names_the_better_method() -> None:
+    found = {(row[0], row[1], row[2]): row[3:] for row in vis.verdict_table(recording()).rows}
+    assert found["code", "code", "128"] == ["-0.050 ± 0.005", "GPTQ"]
+    assert found["docs", "code", "1"] == ["+0.200 ± 0.005", "AWQ"]
+    assert found["docs", "random", "128"] == ["-0.005 ± 0.005", "neither"]
+    assert len(found) == 12
+
+
+def test_calibration_table_sorts_domains_into_kinds() -> None:
+    table = vis.calibration_table(recording())
+    assert table.columns[3:] == ["matched", "mismatched", "random"]
+    found = {tuple(row[:3]): row[3:] for row in table.rows}
+    assert found["docs", "GPTQ", "128"] == ["0.1500 ± 0.0040", "0.2150 ± 0.0040", "0.2150 ± 0.0040"]
+    assert found["code", "AWQ", "1"] == ["0.2100 ± 0.0030", "0.2200 ± 0.0030", "0.2300 ± 0.0030"]
+    assert len(found) == 8
+    assert table.caption.endswith("recorded on NVIDIA H200, 2026-11-23, commit 0123456")
+
+
+def test_calibration_table_leaves_what_was_not_measured_empty() -> None:
+    found = {tuple(row[:3]): row[3:] for row in vis.calibration_table(recording(("code",), (128,))).rows}
+    assert found["code", "AWQ", "128"] == ["0.2000 ± 0.0030", "", ""]
+    assert found["docs", "AWQ", "128"] == ["", "0.2100 ± 0.0030", ""]
