@@ -10,7 +10,7 @@ from awqdoc.quantize.rounding import check_weight, group_parameters, to_codes
 
 DAMPING = 0.01
 BLOCK = 128
-"""Input channels after which the error is carried to all that follow: fewer, larger products, the same result."""
+"""How many input channels pass before the error is carried to all that follow; any number gives the same result."""
 
 
 def gptq(
