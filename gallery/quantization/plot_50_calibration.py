@@ -110,13 +110,16 @@ cost = {}
 for method, pairs in PAPER.items():
     for text, other in (("code", "docs"), ("docs", "code")) if len(texts) == 2 else ():
         wrong, right = (rows[method, domain, many, text] for domain in (other, text))
-        cost[method, text] = kl, kl_error = vis.unpaired_difference(wrong, right)
+        kl, kl_error = vis.unpaired_difference(wrong, right)
         nll, nll_error = vis.unpaired_difference(wrong, right, "extra_nll")
+        cost[method, text] = kl, nll
         errors = f"KL {kl:+.3f} ± {kl_error:.3f}, NLL {nll:+.3f} ± {nll_error:.3f}"
         print(f"{method:<4} for {text}: {errors}")
     pubmed, enron = (math.log(wrong / right) for right, wrong in pairs)
     print(f"{method:<4} in the paper: NLL {pubmed:+.3f} on PubMed, {enron:+.3f} on Enron")
-assert not published or all(cost["gptq", t][0] > 2 * cost["awq", t][0] for t in texts), cost
+if published:
+    assert all(cost["gptq", text][0] > 2 * cost["awq", text][0] for text in texts), cost
+    assert abs(cost["gptq", "code"][1] - cost["awq", "code"][1]) < 0.02, cost
 
 # %%
 # By KL divergence the wrong text costs GPTQ several times what it costs AWQ: the second

@@ -70,9 +70,8 @@ windows = vis.plot_windows(result, group)
 # %%
 # Perplexity's error comes from the length of this cloud, the paired error from its width.
 # To ask how hard a text is, take the first; to ask what quantization did, the second. A
-# perplexity that somebody published cannot be paired with one's own at all. Neighbouring
-# windows, often of one file, are alike in NLL, so the true error of the perplexities is
-# larger still; in the difference that has almost gone.
+# perplexity that somebody published cannot be paired with one's own. And neighbouring
+# windows are alike, so perplexity's true error is larger still; the difference's is not.
 
 original = rows[most, group, "fp16"]
 tokens = original["predicted"]
@@ -87,6 +86,7 @@ for method in METHODS:
 for what, x in {"NLL": nll["fp16"], "extra NLL": nll["awq"] - nll["fp16"]}.items():
     alike = torch.corrcoef(torch.stack([x[:-1], x[1:]]))[0, 1]
     print(f"correlation of neighbouring windows: {alike:.2f} in {what}")
+    assert not published or (alike > 0.3) == (what == "NLL"), (what, alike)
 
 # %%
 # AWQ against rounding
