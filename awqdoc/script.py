@@ -45,14 +45,15 @@ def show(figures: dict[str, Figure], output_dir: Path | None) -> None:
 
     In a notebook or a page of the site, where figures show themselves, nothing is to be done.
     """
+    if not _is_program():
+        return
     if output_dir is not None:
         for name, figure in figures.items():
             save(figure, output_dir / f"{name}.png")
-    elif _is_program():
-        if plt.get_backend().lower() == "agg":
-            print("No screen to show figures on; --output-dir FOLDER saves them.", file=sys.stderr)
-        else:
-            plt.show()
+    elif plt.get_backend().lower() == "agg":
+        print("No screen to show figures on; --output-dir FOLDER saves them.", file=sys.stderr)
+    else:
+        plt.show()
 
 
 def save(figure: Figure, path: Path) -> None:

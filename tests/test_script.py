@@ -175,6 +175,18 @@ def test_saved_figure_is_sharp_and_on_white(tmp_path: Path) -> None:
     assert (pixels == 1).all()
 
 
+@pytest.mark.parametrize("place", ["notebook", "page"])
+def test_pages_save_nothing_even_where_a_script_saves_by_default(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    request.getfixturevalue(place)
+    figure = plt.figure()
+    script.show({"drawing": figure}, tmp_path)
+    plt.close(figure)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("program")
 def test_unwritable_folder_is_a_sentence() -> None:
     figure = plt.figure()
     with pytest.raises(AwqdocError, match=r"drawing\.png cannot be written \(.+\): choose another --output-dir\.$"):

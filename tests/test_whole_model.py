@@ -25,9 +25,9 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [*COMMAND, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False, cwd=cwd
     )
 
 
@@ -91,8 +91,8 @@ def test_what_cannot_be_quantized_is_one_sentence(arguments: list[str], words: s
 
 @pytest.mark.slow
 def test_the_shipped_model_as_on_the_page(tmp_path: Path) -> None:
-    """With the page's own assertions."""
-    done = run("--output-dir", tmp_path)
+    """With the page's own assertions; without a folder named, the figures are saved where the program runs."""
+    done = run(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {file.name for file in tmp_path.iterdir()} == FIGURES
     assert "def read(self, size=-1):" in done.stdout
@@ -115,7 +115,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
     first = next(kept.iterdir()).stat().st_mtime_ns
     assert not saved.exists()
-    done = run("--save", saved)
+    done = run("--save", saved, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert saved.stat().st_mtime_ns > first
     assert not kept.exists()

@@ -34,6 +34,7 @@ parser.add_argument("--model", default=models.EMBEDDED, help="hub name or folder
 parser.add_argument("--group-size", type=int, default=128, help="weights of a group")
 parser.add_argument("--save", type=Path, metavar="FOLDER", help="keep the checkpoint here")
 parser.add_argument("--quick-test", action="store_true", help="less text, in less time")
+parser.set_defaults(output_dir=Path())  # a program saves awq_quantization_*.png here
 options = script.parse(parser)
 
 device = "cuda" if gpu.suitable() else "cpu"
