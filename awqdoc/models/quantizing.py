@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from awqdoc import __version__
 from awqdoc.errors import AwqdocError
 from awqdoc.models import walk
 from awqdoc.models.blocks import Settings, quantize_block
@@ -99,46 +100,37 @@ def quantize(
     with _interruption(keep, len(blocks), report), _bar(blocks, progress) as bar:
         calls = [] if windows is None else walk.first_calls(model, blocks[0], windows, where, BATCH)
         # What goes into the first block stands for the windows and the embeddings.
-        key = "" if keep is None else _hash(settings, *[call.arguments[0] for call in calls])
+        key = "" if keep is None else _hash(__version__, settings, *[call.arguments[0] for call in calls])
         for number, block in enumerate(bar):
             home = next(block.parameters()).device
             block.to(where)
-            place = f"{family.blocks}.{number}"
-            if keep is None:
-                result = quantize_block(block, place, family, calls, settings)
+            key = "" if keep is None else _hash(key, *block.state_dict().values())
+            file = None if keep is None else keep / f"block-{number:03}.safetensors"
+            kept = None if file is None else _load(file, key)
+            if kept is None:
+                result = quantize_block(block, f"{family.blocks}.{number}", family, calls, settings)
+                if file is not None:
+                    _store(block, file, key)
+                outputs = result.outputs
                 report.searches[number] = result.searches
-                calls = walk.next_calls(calls, result.outputs) if calls else []
             else:
-                key = _hash(key, *block.state_dict().values())
-                file = keep / f"block-{number:03}.safetensors"
-                calls = _resume(block, place, family, calls, settings, (file, key), (number, report))
+                outputs = _take_over(block, family, calls, settings, kept)
+                report.resumed += 1
+            calls = walk.next_calls(calls, outputs)
             block.to(home)
     return report
 
 
-def _resume(
-    block: nn.Module,
-    place: str,
-    family: Family,
-    calls: list[Call],
-    settings: Settings,
-    kept: tuple[Path, str],
-    entry: tuple[int, Report],
-) -> list[Call]:
-    """Quantize a block, or take it over from `kept` = (file, key), and return the calls of the next."""
-    (file, key), (number, report) = kept, entry
-    tensors = _load(file, key)
-    if tensors is None:
-        result = quantize_block(block, place, family, calls, settings)
-        _store(block, file, key)
-        report.searches[number] = result.searches
-        return walk.next_calls(calls, result.outputs) if calls else []
-    report.resumed += 1
-    outputs = walk.run(block, calls) if settings.method == "awq" else []
-    _restore(block, family, tensors, settings)
-    if settings.method == "gptq":
+def _take_over(
+    block: nn.Module, family: Family, calls: list[Call], settings: Settings, kept: dict[str, torch.Tensor]
+) -> list[torch.Tensor]:
+    """Put a finished block's tensors into a block and return what the next one gets to see."""
+    if settings.method != "gptq":
         outputs = walk.run(block, calls)
-    return walk.next_calls(calls, outputs) if calls else []
+        _restore(block, family, kept, settings)
+        return outputs
+    _restore(block, family, kept, settings)
+    return walk.run(block, calls)
 
 
 def _check_sizes(block: nn.Module, family: Family, group_size: int) -> None:
