@@ -31,6 +31,18 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Recordings made by "sha256:now" are not stale; figures are closed behind each test."""
+    from matplotlib import pyplot as plt
+
+    from awqdoc import recordings
+
+    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
 def interruption(monkeypatch: pytest.MonkeyPatch) -> Any:
     """An `Interruption` of the quantization, which does nothing until its `at` is set."""
     from interruption import Interruption

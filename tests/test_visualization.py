@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.kernels import BACKENDS
 from awqdoc.recordings import Recording
 from awqdoc.visualization.style import label, si
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 LIGHT = {light for light, _ in vis.PALETTE.values()}
 DARK = {dark for _, dark in vis.PALETTE.values()}
@@ -71,14 +72,6 @@ TABLES = {
     "summary": lambda: vis.summary(SWEEP, SHAPES[0]),
     "layers": lambda: vis.layers_table(SWEEP, layers=32),
 }
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(params=FIGURES.keys())

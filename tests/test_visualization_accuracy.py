@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from figure_checks import assert_house_style
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.recordings import Recording
 from awqdoc.visualization.accuracy import METHODS, accuracy_row
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -59,13 +57,6 @@ FIGURES: dict[str, Callable[[Recording], Figure]] = {
     "windows": lambda result: vis.plot_windows(result, result.parameters["group_size"][0]),
     "bits": vis.plot_kl_by_bits,
 }
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def lines(figure: Figure) -> list[list[tuple[float, float]]]:
@@ -139,18 +130,9 @@ def test_of_two_models_the_first_is_shown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_keep_to_the_palette_and_cut_nothing_off(name: str) -> None:
-    figure = FIGURES[name](recording())
-    figure.canvas.draw()
-    light = {light for light, _ in vis.PALETTE.values()}
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert {to_hex(one.get_color()) for one in [*texts, *figure.findobj(Line2D)]} <= light
-    low, high = figure.axes[0].get_xlim()
-    beyond = {tick.label1 for tick in figure.axes[0].xaxis.get_major_ticks() if not low <= tick.get_loc() <= high}
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text not in beyond]  # those aren't drawn
-    outside = [words for words, box in boxes if box.x0 < figure.bbox.x0 - 1 or box.x1 > figure.bbox.x1 + 1]
-    assert outside == []
-    assert figure.get_supxlabel().startswith("recorded on NVIDIA H200")
+def test_figures_are_in_the_style_of_the_house(name: str) -> None:
+    assert_house_style(lambda: FIGURES[name](recording()))
+    assert FIGURES[name](recording()).get_supxlabel().startswith("recorded on NVIDIA H200")
 
 
 def cells(table: vis.Table) -> list[dict[str, str]]:

@@ -1,20 +1,16 @@
 """Figures and tables of the scale search, on a recording whose numbers we know."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from figure_checks import assert_house_style
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.recordings import Recording
 from awqdoc.visualization import alpha
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -54,14 +50,6 @@ FIGURES = {
     "search": lambda: vis.plot_scale_search(ALPHA, MODELS[0], 4),
     "duo": lambda: vis.plot_duo_scaling(ALPHA, INPUTS[0], 4),
 }
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def lines(figure: Figure, panel: int = 0) -> list[tuple[list[float], list[float]]]:
@@ -141,17 +129,7 @@ def test_alt_text_tells_the_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_in_the_style_of_the_house(name: str) -> None:
-    figure = FIGURES[name]()
-    figure.canvas.draw()
-    palette = {light for light, _ in vis.PALETTE.values()}
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert {to_hex(text.get_color()) for text in texts} <= palette
-    assert {to_hex(line.get_color()) for line in figure.findobj(Line2D)} <= palette
-    box = figure.get_tightbbox()
-    assert -0.01 < box.x0 < box.x1 < figure.get_figwidth() + 0.01, "something is cut off"
-    ours = vis.to_svg(FIGURES[name](), "light")
-    with mpl.rc_context({"text.color": "red", "font.size": 30, "axes.grid": False}):
-        assert vis.to_svg(FIGURES[name](), "light") == ours
+    assert_house_style(FIGURES[name])
 
 
 @pytest.mark.parametrize("part", [{"model": [MODELS[1]]}, {"bits": [3]}, {"duo_scaling": [False]}])

@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from figure_checks import assert_house_style
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.recordings import Recording
 from awqdoc.visualization.calibration import kind
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -44,13 +43,6 @@ def recording(
     found = [row for model in models for domain in domains for count in windows for row in rows(model, domain, count)]
     axes = {"model": list(models), "domain": list(domains), "windows": list(windows)}
     return Recording("calibration", axes, PROVENANCE, found)
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def legend(figure: Figure) -> list[str]:
@@ -115,17 +107,9 @@ def test_of_two_models_the_first_is_shown() -> None:
 
 
 @pytest.mark.parametrize("text", ["code", "docs"])
-def test_figure_keeps_to_the_palette_and_cuts_nothing_off(text: str) -> None:
-    figure = vis.plot_calibration(recording(), text)
-    figure.canvas.draw()
-    light = {light for light, _ in vis.PALETTE.values()}
-    texts = [words for words in figure.findobj(Text) if words.get_text().strip() and words.get_visible()]
-    assert {to_hex(one.get_color()) for one in [*texts, *figure.findobj(Line2D)]} <= light
-    boxes = [(words.get_text(), words.get_window_extent()) for words in texts]
-    outside = [words for words, box in boxes if box.x0 < figure.bbox.x0 - 1 or box.x1 > figure.bbox.x1 + 1]
-    assert outside == []
-    assert figure.get_supxlabel().startswith("recorded on NVIDIA H200")
-    assert not [hue for hue in light if hue in vis.to_svg(figure, "dark")]
+def test_figure_is_in_the_style_of_the_house(text: str) -> None:
+    assert_house_style(lambda: vis.plot_calibration(recording(), text))
+    assert vis.plot_calibration(recording(), text).get_supxlabel().startswith("recorded on NVIDIA H200")
 
 
 def test_errors_of_a_difference_add_up_as_if_they_were_independent() -> None:

@@ -1,22 +1,18 @@
 """Figures and tables of clipping, on a recording whose numbers we know and a group that we can compute."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import matplotlib as mpl
 import pytest
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from figure_checks import assert_house_style
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.quantize import clip, fake_quantize, search_clip
 from awqdoc.recordings import Recording
 from awqdoc.visualization import clipping
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,14 +56,6 @@ FIGURES = {
     "thresholds": lambda: vis.plot_thresholds(CLIPPING),
     "group": lambda: vis.plot_clipped_group(group()[2], HERE),
 }
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def drawn(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
@@ -182,17 +170,7 @@ def test_alt_text_tells_the_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_in_the_style_of_the_house(name: str) -> None:
-    figure = FIGURES[name]()
-    figure.canvas.draw()
-    palette = {light for light, _ in vis.PALETTE.values()}
-    texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert {to_hex(text.get_color()) for text in texts} <= palette
-    assert {to_hex(line.get_color()) for line in figure.findobj(Line2D)} <= palette
-    box = figure.get_tightbbox()
-    assert -0.01 < box.x0 < box.x1 < figure.get_figwidth() + 0.01, "something is cut off"
-    ours = vis.to_svg(FIGURES[name](), "light")
-    with mpl.rc_context({"text.color": "red", "font.size": 30, "axes.grid": False}):
-        assert vis.to_svg(FIGURES[name](), "light") == ours
+    assert_house_style(FIGURES[name])
 
 
 @pytest.mark.parametrize("part", [{"bits": [3]}, {"group_size": [32]}, {"bits": [4], "group_size": [128]}])

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.errors import AwqdocError
 from awqdoc.recordings import Recording
 from awqdoc.visualization import Here
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -41,14 +41,6 @@ ROUNDING = Recording("rounding", AXES, PROVENANCE, list(rows()))
 # Two output channels of eight weights: steps 0.05 and 0.1, zero points 6 and 5.
 WEIGHT = torch.tensor([[-0.31, 0.12, 0.05, -0.07, 0.44, 0.18, -0.02, 0.29], [-0.5, 1, 0.1, 0.24, 0.3, 0, -0.1, 0.2]])
 SOURCE = Here("a processor", "2026-11-24")
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def bars(figure: Figure) -> dict[str, ErrorbarContainer]:

@@ -1,17 +1,17 @@
 """Figures and tables of salient channels, on recordings whose numbers we know."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
+from figure_checks import assert_house_style
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.recordings import Recording
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -49,14 +49,6 @@ SCALING = Recording(
         for factor, (changed, step, kl) in SCALED.items()
     ],
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def salient(**parameters: Any) -> Recording:
@@ -191,15 +183,5 @@ def test_table_of_scaling() -> None:
 
 
 @pytest.mark.parametrize("draw", [lambda: vis.plot_salient(SALIENT), lambda: vis.plot_scaling(SCALING, SALIENT)])
-@pytest.mark.parametrize("theme", [0, 1])
-def test_drawn_in_the_palette_and_whole(draw: Any, theme: int) -> None:
-    figure = draw()
-    svg = vis.to_svg(figure, ("light", "dark")[theme])
-    assert set(re.findall(r"(?:fill|stroke)[:=]\s*\"?(#[0-9a-fA-F]{3,6})", svg)) <= {
-        pair[theme] for pair in vis.PALETTE.values()
-    }
-    figure.canvas.draw()
-    drawn = [text for text in figure.findobj(plt.Text) if text.get_text().strip() and text.get_visible()]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn]
-    outside = [t for t, box in boxes if box.x0 < figure.bbox.x0 - 1 or box.x1 > figure.bbox.x1 + 1]
-    assert outside == []
+def test_drawn_in_the_style_of_the_house(draw: Any) -> None:
+    assert_house_style(draw)

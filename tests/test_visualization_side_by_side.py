@@ -1,16 +1,15 @@
 """Figures and tables of several programs, on recordings whose numbers we know."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from awqdoc import recordings
 from awqdoc import visualization as vis
 from awqdoc.recordings import Recording
+
+pytestmark = pytest.mark.usefixtures("same_code")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": "a clock",
@@ -61,14 +60,6 @@ ALONE = Recording(
         for n in (0, 1)
     ],
 )
-
-
-@pytest.fixture(autouse=True)
-def same_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The code has not changed; figures are closed behind each test."""
-    monkeypatch.setattr(recordings, "source_hash", lambda _: "sha256:now")
-    yield
-    plt.close("all")
 
 
 def names(figure: Figure) -> list[str]:

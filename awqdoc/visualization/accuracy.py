@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from awqdoc.models import bits_per_byte, mean_and_error, perplexity
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import colour, describe, legend, new_figure, si, styled
+from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
@@ -87,9 +86,7 @@ def plot_kl_by_bits(recording: Recording) -> Figure:
                     f"INT{bits}", (x[-1], y[-1]), (9, 0), textcoords="offset points", va="center", fontweight="bold"
                 )
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_axis(axes.yaxis)
     axes.margins(x=0.15, y=0.1)
     axes.set_xlabel("bits per weight of the linear layers (group size at the points)")
     axes.set_ylabel("KL divergence to FP16, nats (log)")

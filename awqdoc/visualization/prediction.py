@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from awqdoc.formats import Problem
 from awqdoc.gpu.datasheets import DataSheet
-from awqdoc.visualization.style import colour, describe, legend, new_figure, styled
+from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, styled
 
 
 def predicted_seconds(problem: Problem, bits: int, gpu: DataSheet) -> float:
@@ -32,8 +31,7 @@ def plot_prediction(n: int, k: int, gpu: DataSheet, batches: tuple[int, ...]) ->
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(batches, [str(m) for m in batches], fontsize=9)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
+    log_axis(axes.yaxis)
     axes.minorticks_off()
     axes.set_xlabel("batch size M (tokens at a time)")
     axes.set_ylabel("least time, µs (log)")

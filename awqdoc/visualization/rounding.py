@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from awqdoc.errors import AwqdocError
 from awqdoc.quantize import round_to_nearest
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import Here, colour, describe, legend, new_figure, styled
+from awqdoc.visualization.style import Here, colour, describe, legend, log_axis, new_figure, styled
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
@@ -149,9 +148,7 @@ def plot_rounding(recording: Recording) -> Figure:
                     va="bottom" if symmetric else "top",
                 )  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_axis(axes.yaxis)
     axes.margins(x=0.16, y=0.12)
     axes.set_xlabel("bits per weight, scales included (group size at points)")
     axes.set_ylabel("KL divergence to FP16, nats (log)")

@@ -7,10 +7,9 @@ from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import colour, describe, legend, new_figure, styled
+from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, styled
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
@@ -122,9 +121,7 @@ def plot_block_seconds(recording: Recording) -> Figure:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.margins(x=0.12)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    log_axis(axes.xaxis)
     axes.set_xlabel("seconds for one block (log)")
     legend(axes, columns=3)
     return describe(figure, f"Seconds to quantize one block. {'; '.join(parts)}.", recording)

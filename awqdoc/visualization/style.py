@@ -19,7 +19,9 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from awqdoc import gpu
 from awqdoc.recordings import Recording
@@ -110,6 +112,13 @@ def legend(axes: Axes, columns: int = 2) -> None:
     )
 
 
+def log_axis(axis: Axis) -> None:
+    """Give a logarithmic axis the ticks 1, 2 and 5 of each decade, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 @dataclass(frozen=True)
 class Here:
     """Where numbers come from that a page computes itself each time it runs, and of which no recording is kept.
@@ -194,7 +203,9 @@ def to_svg(figure: Figure, theme: str) -> str:
     """
     text = io.StringIO()
     footer = getattr(figure, "_supxlabel", None) if hasattr(figure, "awqdoc_source") else None
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "awqdoc"}), _hidden(footer):
+    # How many ticks fit is decided only when drawing, by the size that letters have then.
+    style: Any = {"font.size": _STYLE["font.size"], "svg.fonttype": "path", "svg.hashsalt": "awqdoc"}
+    with mpl.rc_context(style), _hidden(footer):
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     if theme == "dark":

@@ -7,12 +7,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MultipleLocator
+from matplotlib.ticker import MultipleLocator
 
 from awqdoc.formats import Problem
 from awqdoc.kernels import BACKENDS
 from awqdoc.recordings import Recording
-from awqdoc.visualization.style import colour, describe, legend, new_figure, si, styled
+from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
@@ -54,8 +54,7 @@ def plot_latency(recording: Recording, shape: str) -> Figure:
         low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
         axes.fill_between(m, low, high, color=colour(_LOOKS[name][0]), alpha=0.25, linewidth=0)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
+    log_axis(axes.yaxis)
     _batch_axis(axes, recording)
     axes.set_ylabel("time, µs (log)")
     legend(axes)
