@@ -12,8 +12,8 @@ import torch
 def tf32() -> Iterator[None]:
     """Let float32 products run on tensor cores, which round their inputs to 10 bits and add in float32.
 
-    Activations of an FP16 model have no more bits, so of them nothing is lost; a loss computed so is right to some
-    1e-4, and the products are several times faster. On a CPU this changes nothing.
+    Activations of an FP16 model have no more bits, so of them nothing is lost; of a rounding error, 10 bits are enough
+    to compare losses.
     """
     was = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

@@ -20,7 +20,7 @@ import gallery_scripts
 import ledger
 from sphinx.application import Sphinx
 
-LIBRARIES = ("matplotlib", "numpy", "torch", "triton", "autoawq", "sphinx-gallery")
+LIBRARIES = ("matplotlib", "numpy", "torch", "triton", "transformers", "autoawq", "sphinx-gallery")
 
 
 @functools.cache

@@ -124,7 +124,7 @@ for b in bits:
 # of 256 or 768 and text of the right kind it may (less, or the wrong kind:
 # :ref:`sphx_glr_gallery_quantization_plot_50_calibration.py`). And this model has few
 # outliers, for which AWQ was made. ``--model embedded+outliers`` adds some, by a rescaling
-# that AWQ can undo: in a try of ours, not recorded, GPTQ's lead was gone.
+# that AWQ can undo; what that does to the order is not recorded yet.
 #
 # Bits and groups
 # ---------------
