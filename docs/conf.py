@@ -74,6 +74,7 @@ nb_execution_raise_on_error = True
 os.environ["MPLBACKEND"] = "agg"  # so that cells show what they are told to, not every open figure
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress and warnings of libraries, with paths of the machine that built the page
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 

@@ -161,7 +161,8 @@ ids = torch.tensor([start + words], device=device)
 greedy = {"do_sample": False, "max_new_tokens": 12 if options.quick_test else 40}
 greedy |= {"attention_mask": torch.ones_like(ids), "pad_token_id": tokenizer.eos_token_id}
 tokens = {n: m.generate(ids, **greedy)[0] for n, m in {"FP16": fp16, "INT4": int4}.items()}
-print(vis.text_columns({n: tokenizer.decode(t[len(start) :]) for n, t in tokens.items()}))
+texts = {n: tokenizer.decode(t[len(start) :]) for n, t in tokens.items()}
+print(vis.text_columns(texts, width=36))
 
 differ = [i for i, (a, b) in enumerate(zip(*tokens.values(), strict=False)) if a != b]
 if differ:
