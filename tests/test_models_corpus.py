@@ -328,3 +328,8 @@ def test_manifest_that_cannot_be_read_is_told(content: str | None, package: Path
     if content is not None:
         (package / manifest.NAME).write_text(content)
     assert "manifest.json cannot be read" in refusal(manifest.verify, package)
+
+
+def test_manifest_that_is_no_list_of_files_is_told(package: Path) -> None:
+    (package / manifest.NAME).write_text("[]")
+    assert "manifest.json is not a list of files: install awqdoc again" in refusal(manifest.verify, package)

@@ -15,7 +15,11 @@ from awqdoc.experiments import subject
 from awqdoc.models import Settings, calibration_windows
 from awqdoc.models.checkpoint import quiet
 
-AXES: dict[str, tuple[Any, ...]] = {"model": (models.EMBEDDED,), "bits": (4, 3), "group_size": (-1, 128, 64, 32)}
+AXES: dict[str, tuple[Any, ...]] = {
+    "model": (models.EMBEDDED, subject.OUTLIERS),
+    "bits": (4, 3),
+    "group_size": (-1, 128, 64, 32),
+}
 CPU = True
 METHODS = ("rtn", "gptq", "awq")
 
@@ -31,9 +35,9 @@ def run(device: str, model: str, bits: int, group_size: int) -> list[dict[str, A
     Returns
     -------
     list of dict
-        A row for the original (``method`` fp16) and one for each method: ``nll``, the summed negative log-likelihood
-        of each window in nats; ``predicted``, tokens of each window; ``text_bytes``; ``bits_per_weight`` of the
-        quantized layers with scales and zero points; ``memory_bytes`` of all tensors of the model, and
+        A row for the original (``method`` fp16) and one for each method: ``nll_windows``, the negative log-likelihood
+        of each window in nats per token; ``predicted``, tokens of each window; ``text_bytes``; ``bits_per_weight``
+        of the quantized layers with scales and zero points; ``memory_bytes`` of all tensors of the model, and
         ``file_bytes`` of its saved weights, which only 4 bits have; and the columns of `subject.distance`.
     """
     text_bytes = subject.evaluation(model, device)[1]
@@ -45,13 +49,12 @@ def run(device: str, model: str, bits: int, group_size: int) -> list[dict[str, A
         comparison = subject.against_original(model, device, result)
         shared = {"predicted": comparison.predicted, "text_bytes": text_bytes}
         if not rows:
-            rows.append(
-                {"method": "fp16", "nll": _samples(comparison.nll_original), **shared, **_original(model, device)}
-            )
+            nll = comparison.nll_original / comparison.predicted
+            samples = {"nll_windows": [subject.rounded(float(value)) for value in nll]}
+            rows.append({"method": "fp16", **samples, **shared, **_original(model, device)})
         rows.append(
             {
                 "method": method,
-                "nll": _samples(comparison.nll),
                 **shared,
                 "bits_per_weight": _bits_per_weight(result),
                 "memory_bytes": _memory_bytes(result),
@@ -71,10 +74,6 @@ def forget() -> None:
 @lru_cache(maxsize=1)
 def _calibration(model: str, device: str) -> torch.Tensor:
     return calibration_windows(subject.subject(model, device)[1])
-
-
-def _samples(nll: torch.Tensor) -> list[float]:
-    return [subject.rounded(float(value)) for value in nll]
 
 
 def _original(name: str, device: str) -> dict[str, Any]:

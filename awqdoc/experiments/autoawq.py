@@ -8,12 +8,20 @@ import importlib.util
 import io
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from awqdoc.models import QuantizedLinear, Settings
+
+PHASES = {
+    "_get_input_feat": "inputs",
+    "_search_best_scale": "scales",
+    "_search_best_clip": "clip",
+    "_apply_quant": "pack",
+}
+"""Method of AutoAWQ's ``AwqQuantizer`` -> what we call the part of the work that it does in each block."""
 
 
 def why_not(model: Any) -> str | None:
@@ -33,11 +41,11 @@ def why_not(model: Any) -> str | None:
     return None
 
 
-def quantize(model: Any, windows: torch.Tensor, settings: Settings) -> list[float]:
+def quantize(model: Any, windows: torch.Tensor, settings: Settings) -> list[dict[str, float]]:
     """Quantize a Llama in place with AutoAWQ: its linear layers become `QuantizedLinear` with AutoAWQ's tensors.
 
-    Nothing of AutoAWQ is changed but for a clock at the start of each block. That its result is then run by our layer
-    makes sure that two quantizers are compared, not two kernels.
+    Nothing of AutoAWQ is changed but for a clock around the `PHASES` of each block. That its result is then run by our
+    layer makes sure that two quantizers are compared, not two kernels.
 
     Parameters
     ----------
@@ -48,19 +56,27 @@ def quantize(model: Any, windows: torch.Tensor, settings: Settings) -> list[floa
 
     Returns
     -------
-    list of float
-        Seconds of each block: search, folding, clipping, rounding and packing.
+    list of dict
+        Seconds of each block: ``total`` (search, folding, clipping, rounding and packing), and each of the `PHASES`.
     """
     with silent():
         from awq.models.llama import LlamaAWQForCausalLM
         from awq.quantize.quantizer import AwqQuantizer
 
     starts: list[float] = []
+    blocks: list[dict[str, float]] = []
 
-    class Timed(AwqQuantizer):  # type: ignore[misc]
-        def _get_input_feat(self, *arguments: Any) -> Any:
-            starts.append(now())
-            return super()._get_input_feat(*arguments)
+    def timed(method: str, phase: str) -> Callable[..., Any]:
+        def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            start = now()
+            if phase == "inputs":  # the first of each block
+                starts.append(start)
+                blocks.append(dict.fromkeys(PHASES.values(), 0.0))
+            result = getattr(AwqQuantizer, method)(self, *arguments, **keywords)
+            blocks[-1][phase] += now() - start
+            return result
+
+        return call
 
     model.config.use_cache = False  # else every pass of the search appends to one cache, as without from_pretrained
     peer = LlamaAWQForCausalLM(
@@ -80,11 +96,12 @@ def quantize(model: Any, windows: torch.Tensor, settings: Settings) -> list[floa
             max_calib_seq_len=windows.shape[1],
             duo_scaling=settings.duo_scaling,
             apply_clip=settings.clip,
-            quantizer_cls=Timed,
+            quantizer_cls=type("Timed", (AwqQuantizer,), {name: timed(name, phase) for name, phase in PHASES.items()}),
         )
     ends = [*starts[1:], now()]
     _take_over(model)
-    return [end - start for start, end in zip(starts, ends, strict=True)]
+    totals = [end - start for start, end in zip(starts, ends, strict=True)]
+    return [{"total": total} | phases for total, phases in zip(totals, blocks, strict=True)]
 
 
 def _take_over(model: Any) -> None:

@@ -47,7 +47,9 @@ def run(device: str, shape: str, round: int) -> list[dict[str, Any]]:
     list of dict
         ``quantizer`` and ``block``; ``seconds`` for search, folding, clipping, rounding and packing; and the mean
         squared error of the block's output against the original on the calibration tokens, ``loss``, and on others,
-        ``loss_held_out``, both as a share of the mean square of what the block adds to its input.
+        ``loss_held_out``, both as a share of the mean square of what the block adds to its input. For AutoAWQ also
+        what of these seconds it took to collect the layers' inputs, to search scales and clip thresholds, and to
+        round and pack: ``seconds_inputs``, ``seconds_scales``, ``seconds_clip``, ``seconds_pack``.
         Or ``skipped`` with the reason.
     """
     model = _model(shape, device, round)
@@ -65,8 +67,10 @@ def run(device: str, shape: str, round: int) -> list[dict[str, Any]]:
         seconds = _QUANTIZERS[name](result, tokens[:SAMPLES])
         losses = [_losses(model, result, part) for part in (tokens[:SAMPLES], tokens[SAMPLES:])]
         for block in range(BLOCKS):
-            row = {"quantizer": name, "block": block, "seconds": [float(f"{seconds[block]:.6g}")]}
-            rows.append(row | {"loss": losses[0][block], "loss_held_out": losses[1][block]})
+            total, *phases = ((phase, float(f"{value:.6g}")) for phase, value in seconds[block].items())
+            row = {"quantizer": name, "block": block, "seconds": [total[1]]}
+            row |= {"loss": losses[0][block], "loss_held_out": losses[1][block]}
+            rows.append(row | {f"seconds_{phase}": value for phase, value in phases})
         del result
     return rows
 
@@ -75,7 +79,7 @@ def forget() -> None:
     """Nothing is kept."""
 
 
-def _ours(model: Any, windows: torch.Tensor) -> list[float]:
+def _ours(model: Any, windows: torch.Tensor) -> list[dict[str, float]]:
     family = family_of(model)
     blocks = blocks_of(model, family)
     calls = walk.first_calls(model, blocks[0], windows, model.device, BATCH)
@@ -84,11 +88,11 @@ def _ours(model: Any, windows: torch.Tensor) -> list[float]:
         start = autoawq.now()
         result = quantize_block(block, f"{family.blocks}.{number}", family, calls, SETTINGS)
         calls = walk.next_calls(calls, result.outputs)
-        seconds.append(autoawq.now() - start)
+        seconds.append({"total": autoawq.now() - start})
     return seconds
 
 
-def _theirs(model: Any, windows: torch.Tensor) -> list[float]:
+def _theirs(model: Any, windows: torch.Tensor) -> list[dict[str, float]]:
     return autoawq.quantize(model, windows, SETTINGS)
 
 

@@ -1,4 +1,7 @@
-"""How much calibration text, and of which kind? AWQ and GPTQ calibrated on one domain, judged on both."""
+"""How much calibration text, and of which kind? AWQ and GPTQ calibrated on one domain, judged on both.
+
+Beside them plain rounding, which sees no text, judged on the same windows.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,13 @@ def check(model: str, domain: str, windows: int) -> None:
 
 
 def run(device: str, model: str, domain: str, windows: int) -> list[dict[str, Any]]:
-    """Calibrate AWQ and GPTQ and compare each result with the original on code and on documentation.
+    """Quantize with each method and compare the result with the original on code and on documentation.
 
     Returns
     -------
     list of dict
-        ``method``, ``text`` (what it is judged on), and the columns of `subject.distance`.
+        ``method`` (plain rounding, ``rtn``, is the same in every cell), ``text`` (what it is judged on), and the
+        columns of `subject.distance`.
     """
     original, tokenizer = subject.subject(model, device)
     if domain == RANDOM:
@@ -48,7 +52,7 @@ def run(device: str, model: str, domain: str, windows: int) -> list[dict[str, An
     else:
         tokens = models.calibration_windows(tokenizer, domain, count=windows)
     rows = []
-    for method in ("awq", "gptq"):
+    for method in ("rtn", "awq", "gptq"):
         result = subject.quantized(model, device, Settings(method, BITS, GROUP_SIZE), tokens)
         for text in ("code", "docs"):
             comparison = subject.against_original(model, device, result, text, EVALUATED)

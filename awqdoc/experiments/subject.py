@@ -49,8 +49,12 @@ def against_original(name: str, device: str, model: Any, domain: str = "both", c
     return models.compare(model, subject(name, device)[0], windows)
 
 
-def distance(comparison: Comparison) -> dict[str, float]:
-    """Return how far a model is from its original, as the columns of a row."""
+def distance(comparison: Comparison) -> dict[str, Any]:
+    """Return how far a model is from its original, as the columns of a row.
+
+    ``kl_windows`` and ``nll_windows`` hold the mean of each window, in nats per token: rows that were judged on the
+    same windows can be compared window by window, which is far surer than to compare their means.
+    """
     kl, error = models.mean_and_error(comparison.kl.mean(dim=1))
     same, same_error = models.mean_and_error(comparison.agreement)
     extra, extra_error = models.mean_and_error((comparison.nll - comparison.nll_original) / comparison.predicted)
@@ -65,7 +69,10 @@ def distance(comparison: Comparison) -> dict[str, float]:
         "extra_nll": extra,
         "extra_nll_error": extra_error,
     }
-    return {key: rounded(value) for key, value in values.items()}
+    samples = {"kl_windows": comparison.kl.mean(dim=1), "nll_windows": comparison.nll / comparison.predicted}
+    return {key: rounded(value) for key, value in values.items()} | {
+        key: [rounded(float(value)) for value in windows] for key, windows in samples.items()
+    }
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,8 @@ def verify(folder: Path) -> None:
         listed = json.loads((folder / NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise AwqdocError(f"{folder / NAME} cannot be read ({error}): install awqdoc again.") from None
+    if not isinstance(listed, dict):
+        raise AwqdocError(f"{folder / NAME} is not a list of files: install awqdoc again.")
     found = describe(folder)
     for name in sorted({*listed, *found}):
         if name not in found:
