@@ -21,14 +21,14 @@ PROVENANCE = {
 }  # fmt: skip
 FP16 = {
     "method": "fp16",
-    "nll": [200.0, 400.0, 300.0],
+    "nll_windows": [2.0, 4.0, 3.0],
     "bits_per_weight": 16.0,
     "memory_bytes": 1000,
     "file_bytes": 1100,
 }
 BITS_PER_WEIGHT = {(4, 128): 4.15625, (4, 32): 4.625, (3, 128): 3.1484, (3, 32): 3.59375}
 # How much more NLL each window has, by method; twice as much at 3 bits.
-MORE = {"rtn": [8.0, 12.0, 10.0], "gptq": [2.0, 2.0, 2.0], "awq": [4.0, 8.0, 6.0]}
+MORE = {"rtn": [0.08, 0.12, 0.10], "gptq": [0.02, 0.02, 0.02], "awq": [0.04, 0.08, 0.06]}
 KL = {"rtn": 0.04, "gptq": 0.01, "awq": 0.02}
 
 
@@ -37,9 +37,11 @@ def rows(bits: int, group_size: int, model: str) -> Iterator[dict[str, Any]]:
     yield {**cell, **FP16}
     for method, more in MORE.items():
         factor = (5 - bits) * (3 if model == "b" else 1)
+        kl = factor * KL[method] * group_size / 128
         yield {
-            **cell, "method": method, "nll": [a + factor * b for a, b in zip(FP16["nll"], more, strict=True)],
-            "kl": factor * KL[method] * group_size / 128, "kl_error": 0.001, "agreement": 0.875,
+            **cell, "method": method,
+            "nll_windows": [a + factor * b for a, b in zip(FP16["nll_windows"], more, strict=True)],
+            "kl": kl, "kl_error": 0.001, "kl_windows": [kl - 0.002, kl, kl + 0.002], "agreement": 0.875,
             "bits_per_weight": BITS_PER_WEIGHT[bits, group_size], "memory_bytes": 400 + 1280 // group_size,
             "file_bytes": 500 if bits == 4 else None,
         }  # fmt: skip
@@ -65,10 +67,26 @@ def lines(figure: Figure) -> list[list[tuple[float, float]]]:
 
 def test_the_difference_is_taken_window_by_window() -> None:
     fp16, gptq, awq = (accuracy_row(recording(), 4, 128, method) for method in ("fp16", "gptq", "awq"))
-    assert vis.paired_difference(gptq, fp16) == (pytest.approx(0.02), pytest.approx(0, abs=1e-6))
+    assert vis.paired_difference(gptq, fp16, "nll") == (pytest.approx(0.02), pytest.approx(0, abs=1e-6))
     # 0.04, 0.08 and 0.06: a standard deviation of 0.02 over three windows.
-    assert vis.paired_difference(awq, fp16) == (pytest.approx(0.06), pytest.approx(0.02 / math.sqrt(3), rel=1e-5))
-    assert vis.paired_difference(fp16, awq)[0] == pytest.approx(-0.06)
+    error = 0.02 / math.sqrt(3)
+    assert vis.paired_difference(awq, fp16, "nll") == (pytest.approx(0.06), pytest.approx(error, rel=1e-5))
+    assert vis.paired_difference(fp16, awq, "nll")[0] == pytest.approx(-0.06)
+
+
+def test_the_error_of_a_ratio_is_that_of_the_windows_distances_from_it() -> None:
+    base, row = {"kl_windows": [1.0, 2.0, 3.0]}, {"kl_windows": [2.0, 4.0, 6.0]}
+    assert vis.paired_ratio(row, base) == (pytest.approx(2), pytest.approx(0, abs=1e-12))
+    # Ratio 2.5; the windows lie -0.5, -1 and 1.5 off it.
+    ratio, error = vis.paired_ratio({"kl_windows": [2.0, 4.0, 9.0]}, base)
+    assert (ratio, error) == (pytest.approx(2.5), pytest.approx(math.sqrt((0.25 + 1 + 2.25) / 2 / 3) / 2))
+
+
+def test_order_table_has_a_row_for_each_model_and_number_of_bits() -> None:
+    table = vis.order_table(recording(models=("a", "b")), 128)
+    assert [row[:2] for row in table.rows] == [["a", "INT4"], ["a", "INT3"], ["b", "INT4"], ["b", "INT3"]]
+    assert table.rows[1][2:] == ["0.0800", "0.0200", "0.0400", "0.0200 ± 0.0000"]
+    assert table.rows[2][2:5] == ["0.1200", "0.0300", "0.0600"]
 
 
 def test_windows_are_drawn_before_and_after() -> None:

@@ -1,6 +1,5 @@
 """The calibration figure and tables: what is drawn is what was recorded, whatever part of the axes there is."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +20,17 @@ PROVENANCE = {
 }  # fmt: skip
 DOMAINS, WINDOWS = ("code", "docs", "random"), (1, 128)
 WRONG = {"matched": 0, "mismatched": 0.01, "random": 0.02}
+# How far each of two windows lies from the mean; the difference of the two methods has a standard error of 0.005.
+WINDOWS_OFF = {"awq": (-0.1, 0.1), "gptq": (-0.105, 0.105)}
+
+
+ROUNDED = {"code": 0.3, "docs": 0.28}
 
 
 def rows(model: str, domain: str, windows: int) -> Iterator[dict[str, Any]]:
+    cell = {"model": model, "domain": domain, "windows": windows}
+    for text, kl in ROUNDED.items():
+        yield {**cell, "method": "rtn", "text": text, "kl": kl, "kl_error": 0.005}
     for method in ("awq", "gptq"):
         for text in ("code", "docs"):
             few = {"awq": 0.21, "gptq": 0.41}[method]
@@ -32,8 +39,8 @@ def rows(model: str, domain: str, windows: int) -> Iterator[dict[str, Any]]:
             ]
             kl = (few if windows == 1 else many) + WRONG[kind(domain, text)]
             yield {
-                "model": model, "domain": domain, "windows": windows, "method": method, "text": text, "kl": kl,
-                "kl_error": 0.003 if method == "awq" else 0.004, "extra_nll": 0.5 * kl, "extra_nll_error": 0.005,
+                **cell, "method": method, "text": text, "kl": kl, "kl_error": 0.003 if method == "awq" else 0.004,
+                "kl_windows": [kl + off for off in WINDOWS_OFF[method]],
             }  # fmt: skip
 
 
@@ -67,7 +74,8 @@ def test_each_line_is_a_method_on_a_domain() -> None:
     assert found["GPTQ, on docs"] == [[1, 128], pytest.approx([0.41, 0.15])]
     assert found["GPTQ, on code"] == [[1, 128], pytest.approx([0.42, 0.215])]
     assert found["AWQ, on random tokens"] == [[1, 128], pytest.approx([0.23, 0.22])]
-    assert len(found) == 6
+    assert [set(y) for label, (_, y) in found.items() if label == "rounding, no calibration"] == [{ROUNDED["docs"]}]
+    assert len(found) == 7
 
 
 def test_matched_text_is_drawn_first_and_solid() -> None:
@@ -97,26 +105,19 @@ def test_alt_text_tells_the_numbers() -> None:
 
 def test_a_part_of_the_axes_is_drawn_without_the_rest() -> None:
     figure = vis.plot_calibration(recording(("random",), (128,)), "code")
-    assert legend(figure) == ["GPTQ, on random tokens", "AWQ, on random tokens"]
+    assert legend(figure) == ["GPTQ, on random tokens", "AWQ, on random tokens", "rounding, no calibration"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["128"]
 
 
 def test_of_two_models_the_first_is_shown() -> None:
     two = drawn(vis.plot_calibration(recording(models=("a", "b")), "code"))
-    assert [list(line.get_xdata()) for line in two.values()] == [[1, 128]] * 6
+    assert [list(line.get_xdata()) for name, line in two.items() if " on " in name] == [[1, 128]] * 6
 
 
 @pytest.mark.parametrize("text", ["code", "docs"])
 def test_figure_is_in_the_style_of_the_house(text: str) -> None:
     assert_house_style(lambda: vis.plot_calibration(recording(), text))
     assert vis.plot_calibration(recording(), text).get_supxlabel().startswith("recorded on NVIDIA H200")
-
-
-def test_errors_of_a_difference_add_up_as_if_they_were_independent() -> None:
-    awq, gptq = ({"kl": 0.2, "kl_error": 0.003}, {"kl": 0.15, "kl_error": 0.004})
-    assert vis.unpaired_difference(gptq, awq) == (pytest.approx(-0.05), pytest.approx(0.005))
-    nll = {"extra_nll": 0.3, "extra_nll_error": 0.005}
-    assert vis.unpaired_difference(nll, nll, "extra_nll") == (0, pytest.approx(0.005 * math.sqrt(2)))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,8 @@ def test_calibration_table_sorts_domains_into_kinds() -> None:
     found = {tuple(row[:3]): row[3:] for row in table.rows}
     assert found["docs", "GPTQ", "128"] == ["0.1500 ± 0.0040", "0.2150 ± 0.0040", "0.2150 ± 0.0040"]
     assert found["code", "AWQ", "1"] == ["0.2100 ± 0.0030", "0.2200 ± 0.0030", "0.2300 ± 0.0030"]
-    assert len(found) == 8
+    assert found["code", "rounding", ""] == ["0.3000 ± 0.0050", "", ""]
+    assert len(found) == 10
     assert table.caption.endswith("recorded on NVIDIA H200, 2026-11-23, commit 0123456")
 
 

@@ -67,10 +67,10 @@ def run(device: str, shape: str, round: int) -> list[dict[str, Any]]:
         seconds = _QUANTIZERS[name](result, tokens[:SAMPLES])
         losses = [_losses(model, result, part) for part in (tokens[:SAMPLES], tokens[SAMPLES:])]
         for block in range(BLOCKS):
-            total, *phases = ((phase, float(f"{value:.6g}")) for phase, value in seconds[block].items())
-            row = {"quantizer": name, "block": block, "seconds": [total[1]]}
+            spent = {phase: float(f"{value:.6g}") for phase, value in seconds[block].items()}
+            row: dict[str, Any] = {"quantizer": name, "block": block, "seconds": [spent.pop("total")]}
             row |= {"loss": losses[0][block], "loss_held_out": losses[1][block]}
-            rows.append(row | {f"seconds_{phase}": value for phase, value in phases})
+            rows.append(row | {f"seconds_{phase}": value for phase, value in spent.items()})
         del result
     return rows
 

@@ -3,7 +3,7 @@
 from awqdoc.visualization.accuracy import (
     accuracy_table,
     memory_table,
-    paired_difference,
+    order_table,
     plot_kl_by_bits,
     plot_windows,
 )
@@ -18,7 +18,7 @@ from awqdoc.visualization.alpha import (
 from awqdoc.visualization.calibration import (
     calibration_table,
     plot_calibration,
-    unpaired_difference,
+    rounded_row,
     verdict,
     verdict_table,
 )
@@ -33,6 +33,7 @@ from awqdoc.visualization.clipping import (
 )
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
+from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.rounding import bit_ratios, plot_group, plot_rounding, rounding_rows, rounding_table
 from awqdoc.visualization.salient import (
@@ -46,11 +47,12 @@ from awqdoc.visualization.salient import (
 from awqdoc.visualization.side_by_side import (
     block_ratios,
     block_seconds,
+    blocks_timed,
     compared,
+    phases_table,
     plot_block_seconds,
     plot_tools,
     speed_table,
-    tool_difference,
     tools_table,
 )
 from awqdoc.visualization.style import PALETTE, Display, Here, describe, new_figure, to_svg
@@ -69,6 +71,7 @@ __all__ = [
     "bit_ratios",
     "block_ratios",
     "block_seconds",
+    "blocks_timed",
     "calibration_table",
     "clipped_group",
     "clipping_gains",
@@ -83,8 +86,11 @@ __all__ = [
     "memory_table",
     "near_ties",
     "new_figure",
+    "order_table",
     "paired_difference",
+    "paired_ratio",
     "parts_table",
+    "phases_table",
     "plot_block_errors",
     "plot_block_seconds",
     "plot_calibration",
@@ -107,6 +113,7 @@ __all__ = [
     "plot_windows",
     "predicted_seconds",
     "relative_losses",
+    "rounded_row",
     "rounding_rows",
     "rounding_table",
     "salient_table",
@@ -119,11 +126,9 @@ __all__ = [
     "text_columns",
     "threshold_shares",
     "to_svg",
-    "tool_difference",
     "tools_table",
     "training_result",
     "training_table",
-    "unpaired_difference",
     "verdict",
     "verdict_table",
 ]

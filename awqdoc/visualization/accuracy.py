@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from awqdoc.models import bits_per_byte, mean_and_error, perplexity
+from awqdoc.models import bits_per_byte, perplexity
 from awqdoc.recordings import Recording
+from awqdoc.visualization.paired import paired_difference
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
 from awqdoc.visualization.tables import Table
 
@@ -24,14 +25,6 @@ def accuracy_row(recording: Recording, bits: int, group_size: int, method: str) 
     return next(row for row in recording.rows if all(row[key] == value for key, value in wanted.items()))
 
 
-def paired_difference(row: Row, other: Row) -> tuple[float, float]:
-    """Return how much more NLL one model has than another on the same windows, in nats per token, and its error.
-
-    The difference is taken in each window before the mean, so that how hard a window is does not matter.
-    """
-    return mean_and_error((torch.tensor(row["nll"]) - torch.tensor(other["nll"])) / row["predicted"])
-
-
 @styled
 def plot_windows(recording: Recording, group_size: int, method: str = "awq") -> Figure:
     """Draw every window's NLL after quantization over that before it, for each number of bits."""
@@ -40,13 +33,13 @@ def plot_windows(recording: Recording, group_size: int, method: str = "awq") -> 
     parts = []
     for bits in recording.parameters["bits"]:
         row, original = (accuracy_row(recording, bits, group_size, which) for which in (method, "fp16"))
-        before, after = ([nll / one["predicted"] for nll in one["nll"]] for one in (original, row))
+        before, after = (one["nll_windows"] for one in (original, row))
         hue, marker = _BITS[bits]
         axes.plot(
             before, after, linestyle="none", marker=marker, markersize=3, alpha=0.6, color=colour(hue),
             label=f"INT{bits}",
         )  # fmt: skip
-        mean, error = paired_difference(row, original)
+        mean, error = paired_difference(row, original, "nll")
         parts.append(f"INT{bits} lies {mean:.3f} nats above the diagonal on average, give or take {error:.4f}")
     low, high = min(before), max(before)
     axes.plot([low, high], [low, high], color=colour("ink"), linewidth=1, label="no loss")
@@ -106,7 +99,7 @@ def accuracy_table(recording: Recording, group_size: int) -> Table:
             if method == "fp16" and rows:
                 continue
             row = accuracy_row(recording, bits, group_size, method)
-            nll = torch.tensor(row["nll"], dtype=torch.float64)
+            nll = torch.tensor(row["nll_windows"], dtype=torch.float64) * row["predicted"]
             alone = [
                 _with_error(*perplexity(nll, row["predicted"]), digits=2),
                 _with_error(*bits_per_byte(nll, row["text_bytes"]), digits=3),
@@ -115,13 +108,28 @@ def accuracy_table(recording: Recording, group_size: int) -> Table:
                 rows.append(["", "FP16", *alone, "", "", ""])
                 continue
             paired = [
-                _with_error(*paired_difference(row, accuracy_row(recording, bits, group_size, "fp16")), digits=4),
+                _with_error(
+                    *paired_difference(row, accuracy_row(recording, bits, group_size, "fp16"), "nll"), digits=4
+                ),
                 _with_error(row["kl"], row["kl_error"], digits=4),
                 f"{row['agreement']:.1%}",
             ]
             rows.append([f"INT{bits}", METHODS[method][0], *alone, *paired])
     columns = ["", "method", "perplexity", "bits per byte", "extra NLL, paired", "KL to FP16", "same top token"]
     return Table(columns, rows, recording, title=f"Group size {group_size}; ± is a standard error over the windows")
+
+
+def order_table(recording: Recording, group_size: int) -> Table:
+    """Tabulate the KL divergence of every method for each model and number of bits, and by how much AWQ beats GPTQ."""
+    rows = []
+    for model in recording.parameters["model"]:
+        part = recording.select(model=[model])
+        for bits in recording.parameters["bits"]:
+            found = {method: accuracy_row(part, bits, group_size, method) for method in METHODS}
+            gap = _with_error(*paired_difference(found["awq"], found["gptq"]), digits=4)
+            rows.append([model, f"INT{bits}", *(f"{row['kl']:.4f}" for row in found.values()), gap])
+    columns = ["model", "", *(name for name, *_ in METHODS.values()), "AWQ - GPTQ, paired"]
+    return Table(columns, rows, recording, title=f"KL divergence to FP16 in nats, group size {group_size}")
 
 
 def memory_table(recording: Recording) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,6 +9,7 @@ from matplotlib.ticker import LogLocator
 
 from awqdoc.recordings import Recording
 from awqdoc.visualization.accuracy import METHODS
+from awqdoc.visualization.paired import paired_difference
 from awqdoc.visualization.style import colour, describe, legend, new_figure, styled
 from awqdoc.visualization.tables import Table
 
@@ -31,13 +31,10 @@ def calibrated(recording: Recording, method: str, domain: str, text: str) -> lis
     return sorted(rows, key=lambda row: int(row["windows"]))
 
 
-def unpaired_difference(row: Row, other: Row, column: str = "kl") -> tuple[float, float]:
-    """Return how much larger a column of one row is, and an upper bound on the standard error of that.
-
-    Both were judged on the same windows, and what is hard for one is hard for the other, so the error of the
-    difference is smaller than that of independent samples; a row has no values by window to say by how much.
-    """
-    return row[column] - other[column], math.hypot(row[f"{column}_error"], other[f"{column}_error"])
+def rounded_row(recording: Recording, text: str) -> Row:
+    """Return the row of plain rounding judged on one text; it is the same in every cell, since it is not calibrated."""
+    axes = recording.parameters
+    return calibrated(recording, "rtn", axes["domain"][0], text)[0]
 
 
 @styled
@@ -58,6 +55,9 @@ def plot_calibration(recording: Recording, text: str) -> Figure:
             axes.errorbar(x, y, yerr=errors, fmt="none", color=colour(hue), elinewidth=1.2)
             told = ", ".join(f"{kl:.3f} with {windows}" for windows, kl in zip(x, y, strict=True))
             parts.append(f"{name} on {what}: {told}")
+    plain = rounded_row(recording, text)
+    axes.axhline(plain["kl"], color=colour("ink"), linewidth=1, label="rounding, no calibration")
+    parts.append(f"Plain rounding, without calibration: {plain['kl']:.3f}")
     windows = recording.parameters["windows"]
     axes.set_xscale("log", base=2)
     axes.set_xticks(windows, [str(count) for count in windows])
@@ -77,6 +77,8 @@ def calibration_table(recording: Recording) -> Table:
     kinds = list(_LINES)
     rows = []
     for text in ("code", "docs"):
+        plain = rounded_row(recording, text)
+        rows.append([text, METHODS["rtn"][0], "", f"{plain['kl']:.4f} ± {plain['kl_error']:.4f}", "", ""])
         for method in _CALIBRATED:
             for windows in sorted(recording.parameters["windows"]):
                 cells = dict.fromkeys(kinds, "")
@@ -94,14 +96,14 @@ def verdict(recording: Recording, text: str, domain: str, windows: int) -> tuple
     Returns
     -------
     tuple
-        ``"awq"`` or ``"gptq"`` if the difference is more than twice its `unpaired_difference` error, else
-        ``"neither"``; GPTQ's KL divergence less AWQ's; the bound on the error of that.
+        ``"awq"`` or ``"gptq"`` if the difference is more than twice its error, else ``"neither"``; GPTQ's KL divergence
+        less AWQ's, and the error of that, both as `paired_difference` has them.
     """
     gptq, awq = (
         next(row for row in calibrated(recording, method, domain, text) if row["windows"] == windows)
         for method in _CALIBRATED
     )
-    gap, error = unpaired_difference(gptq, awq)
+    gap, error = paired_difference(gptq, awq)
     return ("gptq" if gap < -2 * error else "awq" if gap > 2 * error else "neither"), gap, error
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from awqdoc.recordings import Recording
+from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.style import colour, describe, legend, new_figure, styled
 from awqdoc.visualization.tables import Table
 
@@ -35,10 +36,11 @@ def picked(recording: Recording, model: str, share: float, pick: str) -> list[Ro
     return [row for row in recording.rows if all(row[key] == value for key, value in wanted.items())]
 
 
-def kl_removed(recording: Recording, model: str, share: float, pick: str) -> list[float]:
-    """Return which share of the KL divergence of rounding everything a pick takes away, for each draw."""
+def kl_removed(recording: Recording, model: str, share: float, pick: str) -> list[tuple[float, float]]:
+    """Return which share of the KL divergence of rounding everything each draw of a pick removes, and its error."""
     (everything,) = picked(recording, model, share, "none")
-    return [1 - row["kl"] / everything["kl"] for row in picked(recording, model, share, pick)]
+    ratios = [paired_ratio(row, everything) for row in picked(recording, model, share, pick)]
+    return [(1 - ratio, error) for ratio, error in ratios]
 
 
 def scaled_kl(recording: Recording, kept: Recording, model: str) -> dict[float, float]:
@@ -136,11 +138,13 @@ def salient_table(recording: Recording) -> Table:
     rows = []
     for model in recording.parameters["model"]:
         for share in sorted(recording.parameters["share"]):
-            activation, weight, random = (kl_removed(recording, model, share, pick) for pick in _PICKS)
+            activation, weight, draws = (kl_removed(recording, model, share, pick) for pick in _PICKS)
+            random = [removed for removed, _ in draws]
             channels = picked(recording, model, share, "activation")[0]["channels"]
             rows.append([
-                _MODELS.get(model, model), _percent(share), f"{channels:.1f}", f"{activation[0]:.1%}",
-                f"{weight[0]:.1%}", f"{mean(random):.1%}", f"{min(random):.1%} to {max(random):.1%}",
+                _MODELS.get(model, model), _percent(share), f"{channels:.1f}",
+                *("{:.1%} ± {:.1%}".format(*removed[0]) for removed in (activation, weight)),
+                f"{mean(random):.1%}", f"{min(random):.1%} to {max(random):.1%}",
             ])  # fmt: skip
     columns = ["model", "kept", "channels (mean)", "activation", "weight norm", "random (mean)", "random (draws)"]
     return Table(columns, rows, recording, title="Share of the KL divergence to FP16 that keeping channels takes away")
@@ -157,10 +161,10 @@ def plot_scaling(recording: Recording, kept: Recording) -> Figure:
     for model in recording.parameters["model"]:
         hue, marker = _LINES.get(model, ("green", "^"))
         rows = [row for row in scaled(recording, model) if row["factor"] <= _DRAWN]
-        base = {row["factor"]: row["kl"] for row in rows}[1]
-        factors = [row["factor"] for row in rows]
+        plain = {row["factor"]: row for row in rows}[1]
+        base, factors = plain["kl"], [row["factor"] for row in rows]
         title = _MODELS.get(model, model)
-        ratios, errors = [row["kl"] / base for row in rows], [row["kl_error"] / base for row in rows]
+        ratios, errors = zip(*(paired_ratio(row, plain) for row in rows), strict=True)
         axes.plot(factors, ratios, marker=marker, color=colour(hue), label=f"{title}, measured")
         axes.errorbar(factors, ratios, yerr=errors, fmt="none", color=colour(hue), capsize=3, elinewidth=1.2)
         parts.append(f"{title} measured " + _points(dict(zip(factors, ratios, strict=True))))
@@ -187,14 +191,23 @@ def _points(values: dict[float, float]) -> str:
 
 def scaling_table(recording: Recording, model: str) -> Table:
     """Tabulate what a factor does to the groups' steps and to the model, as table 2 of the AWQ paper does."""
+    found = scaled(recording, model)
     rows = [
         [
             f"{row['factor']:g}", f"{row['changed']:.1%}", f"{row['step_ratio']:.3f}", f"{row['error_ratio']:.3f}",
-            f"{row['kl']:.4f}", f"{row['kl_error']:.4f}",
+            f"{row['kl']:.4f}", "" if row is found[0] else "{:+.4f} ± {:.4f}".format(*paired_difference(row, found[0])),
         ]
-        for row in scaled(recording, model)
+        for row in found
     ]  # fmt: skip
-    columns = ["s", "groups with another step", "step ratio (mean)", "step ratio / s", "KL to FP16", "standard error"]
+    least = f"{found[0]['factor']:g}"
+    columns = [
+        "s",
+        "groups with another step",
+        "step ratio (mean)",
+        "step ratio / s",
+        "KL to FP16",
+        f"less that at {least}",
+    ]
     return Table(columns, rows, recording, title=f"Salient channels scaled by s, model {_MODELS.get(model, model)}")
 
 

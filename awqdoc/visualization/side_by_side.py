@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from statistics import median
 from typing import Any
 
@@ -23,14 +22,6 @@ def compared(recording: Recording, method: str) -> list[Row]:
     """Return the rows of the programs that quantized with a method, in the order of `TOOLS`."""
     rows = [row for row in recording.rows if row["method"] == method and "skipped" not in row]
     return sorted(rows, key=lambda row: list(TOOLS).index(row["tool"]))
-
-
-def tool_difference(row: Row, other: Row) -> tuple[float, float]:
-    """Return by how much the KL divergence of one program lies above another's, and the error of this difference.
-
-    The error takes the two for independent. They share their text, so it is rather too large.
-    """
-    return row["kl"] - other["kl"], math.hypot(row["kl_error"], other["kl_error"])
 
 
 @styled
@@ -125,6 +116,22 @@ def plot_block_seconds(recording: Recording) -> Figure:
     axes.set_xlabel("seconds for one block (log)")
     legend(axes, columns=3)
     return describe(figure, f"Seconds to quantize one block. {'; '.join(parts)}.", recording)
+
+
+def phases_table(recording: Recording) -> Table:
+    """Tabulate which part of each block's seconds AutoAWQ spends on what."""
+    parts = {
+        "seconds_inputs": "collect inputs", "seconds_scales": "search scales", "seconds_clip": "search thresholds",
+        "seconds_pack": "round and pack",
+    }  # fmt: skip
+    rows = []
+    for row in blocks_timed(recording, "autoawq"):
+        total = median(row["seconds"])
+        rest = total - sum(row[part] for part in parts)
+        cells = [f"{seconds:.2f} ({seconds / total:.0%})" for seconds in (*(row[part] for part in parts), rest)]
+        rows.append([row["round"], row["block"], f"{total:.2f}", *cells])
+    columns = ["round", "block", "seconds", *parts.values(), "all else"]
+    return Table(columns, rows, recording, title="AutoAWQ's seconds for each block")
 
 
 def speed_table(recording: Recording) -> Table:

@@ -106,7 +106,7 @@ for size in (-1, 128, 64, 32):
 axes = {"bits": options.bits, "group_size": options.group_sizes}
 chosen = {axis: values for axis, values in axes.items() if values}
 rounding = awqdoc.measure("rounding", **chosen)
-published = not chosen and rounding.provenance["gpu"] == "NVIDIA H200"
+published = not chosen and rounding.origin == "recorded"
 
 by_bits = vis.plot_rounding(rounding)
 script.display(vis.rounding_table(rounding))

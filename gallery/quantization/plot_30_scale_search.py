@@ -139,7 +139,7 @@ left = {layer: geometric_mean(map(min, losses)) for layer, losses in plain.items
 if not chosen:
     losses = plain["self_attn.o_proj"][0]
     print(f"above: alpha {found.alpha}; recorded: {losses.index(min(losses)) / 20}")
-published = not chosen and options.bits == 4 and search.provenance["gpu"] == "NVIDIA H200"
+published = not chosen and options.bits == 4 and search.origin == "recorded"
 if published:
     typical = {layer: median(ratios) for layer, ratios in spread.items()}
     assert max(typical, key=typical.get) == min(left, key=left.get) == "self_attn.q_proj"

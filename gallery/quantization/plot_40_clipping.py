@@ -83,7 +83,7 @@ for bits in (4, 3):
     clipped = geometric_mean(means[bits, 128].values())
     print(f"INT{bits}: clipping leaves {clipped:.2f}; groups of 32 instead, {finer:.2f}")
     assert chosen or finer < clipped
-if not chosen and clipping.provenance["gpu"] == "NVIDIA H200":
+if not chosen and clipping.origin == "recorded":
     for name in means[4, 128]:
         four, four_small, three, three_small = (means[cell][name] for cell in cells)
         assert three < four < four_small < 1

@@ -59,11 +59,10 @@ options = script.parse(parser)
 axes = {"domain": options.domains, "windows": options.windows}
 chosen = {axis: values for axis, values in axes.items() if values}
 result = awqdoc.measure("calibration", model=options.model, **chosen)
-rounded = awqdoc.measure("accuracy", model=options.model, bits=3, group_size=128)
 
 # The prose speaks of the published run, and the assertions hold it to that one only.
 ours = options.model == "embedded" and not chosen
-published = ours and result.provenance["gpu"] == "NVIDIA H200"
+published = ours and result.origin == "recorded"
 domains, windows = result.parameters["domain"], sorted(result.parameters["windows"])
 few, many = windows[0], windows[-1]
 texts = [text for text in ("code", "docs") if text in domains]
@@ -83,13 +82,12 @@ on_docs = vis.plot_calibration(result, "docs")
 # rounding, which needs no text at all, and gains as it gets more. So the first half of
 # the paper's claim holds here: AWQ needs far less text to do as well as it can.
 
-(rtn,) = (row["kl"] for row in rounded.rows if row["method"] == "rtn")
-print(f"rounding, no calibration (both texts, all windows): KL {rtn:.3f}")
 for method in ("awq", "gptq"):
     for text in texts:
+        rtn = vis.rounded_row(result, text)["kl"]
         less, more = (rows[method, text, count, text]["kl"] for count in (few, many))
         ends = f"KL {less:.3f} with {few}, {more:.3f} with {many} windows"
-        print(f"{method:<4} for {text}: {ends}")
+        print(f"{method:<4} for {text}: {ends}; rounding {rtn:.3f}")
         held = less < 1.1 * more if method == "awq" else less > 1.2 * rtn > more
         assert held or not published, (method, text, less, more)
 
@@ -102,29 +100,32 @@ script.display(vis.calibration_table(result))
 
 # %%
 # What the wrong text costs: in KL divergence, and as extra NLL per token, the logarithm of
-# the paper's perplexities (right text, wrong text; its Figure 8b). The error of a
-# difference is at most what stands behind it.
+# the paper's perplexities (right text, wrong text; its Figure 8b). Both results are judged
+# on the same windows, so they are compared window by window; behind each difference stands
+# its standard error.
 
 PAPER = {"awq": ((32.56, 33.16), (44.57, 45.07)), "gptq": ((32.48, 34.81), (45.52, 50.41))}
 cost = {}
 for method, pairs in PAPER.items():
     for text, other in (("code", "docs"), ("docs", "code")) if len(texts) == 2 else ():
         wrong, right = (rows[method, domain, many, text] for domain in (other, text))
-        kl, kl_error = vis.unpaired_difference(wrong, right)
-        nll, nll_error = vis.unpaired_difference(wrong, right, "extra_nll")
+        kl, kl_error = vis.paired_difference(wrong, right)
+        nll, nll_error = vis.paired_difference(wrong, right, "nll")
         cost[method, text] = kl, nll
+        assert not published or (nll > 3 * nll_error) == (method == "gptq"), cost
         errors = f"KL {kl:+.3f} ± {kl_error:.3f}, NLL {nll:+.3f} ± {nll_error:.3f}"
         print(f"{method:<4} for {text}: {errors}")
     pubmed, enron = (math.log(wrong / right) for right, wrong in pairs)
     print(f"{method:<4} in the paper: NLL {pubmed:+.3f} on PubMed, {enron:+.3f} on Enron")
 if published:
-    assert all(cost["gptq", text][0] > 2 * cost["awq", text][0] for text in texts), cost
-    assert abs(cost["gptq", "code"][1] - cost["awq", "code"][1]) < 0.02, cost
+    assert all(cost["gptq", text][0] > 3 * cost["awq", text][0] for text in texts), cost
+    assert all(cost["gptq", text][1] > 3 * cost["awq", text][1] for text in texts), cost
 
 # %%
-# By KL divergence the wrong text costs GPTQ several times what it costs AWQ: the second
+# The wrong text costs GPTQ several times what it costs AWQ, by either measure: the second
 # half holds too. GPTQ pays less than in the paper, perhaps because our two texts are less
-# far apart: both are about Python. NLL is noisier, and on code does not tell the two.
+# far apart: both are about Python. For AWQ the cost is seen in the KL divergence; in NLL it
+# is less than two of its errors.
 #
 # Random tokens
 # -------------
@@ -135,6 +136,7 @@ if published:
 # logarithms, layer by layer.
 
 for text in texts if "random" in domains else ():
+    rtn = vis.rounded_row(result, text)["kl"]
     matched, random = (rows["awq", domain, many, text]["kl"] for domain in (text, "random"))
     print(f"AWQ for {text}: KL {matched:.3f} with it, {random:.3f} with random tokens")
     assert random < (matched + rtn) / 2 or not published, (matched, random, rtn)
@@ -168,20 +170,24 @@ script.display(vis.verdict_table(result))
 if published:
     for text, other in (("code", "docs"), ("docs", "code")):
         assert all(vis.verdict(result, text, domain, few)[0] == "awq" for domain in domains)
-        assert vis.verdict(result, text, text, many)[0] == "gptq"
-        assert vis.verdict(result, text, other, many)[0] != "awq"
+        better, right, _ = vis.verdict(result, text, text, many)
+        worse, wrong, _ = vis.verdict(result, text, other, many)
+        assert (better, worse) == ("gptq", "awq")
+        assert wrong < -right
+        assert all(vis.verdict(result, text, d, 8)[0] == "awq" for d in domains)
 
 # %%
-# With one window AWQ is far better everywhere. With 128 of the right text GPTQ is, clearly;
-# with 128 of the wrong text it is still not worse. *Robust* says that AWQ changes little,
-# not that it ends lower: in the paper's own table the two are level on PubMed where the
-# text is right (32.56 and 32.48).
+# AWQ is better everywhere but in one corner, 128 windows of the right text, and there GPTQ
+# is clearly better. With 128 of the wrong text AWQ wins by little: less than what GPTQ wins
+# by with the right one. *Robust* says that AWQ changes little, not that it ends lower: in
+# the paper's own table the two are level on PubMed where the text is right (32.56 and
+# 32.48).
 #
 # On large models the paper finds AWQ ahead at INT3-g128. That GPTQ is ahead here may come
 # from K, which is 256 or 768, so that 128 windows show the Gram matrix well (above); from
-# channels that differ less than a large model's; or from GPTQ's showing each block what
-# the blocks before it became. We have not separated these;
-# :ref:`sphx_glr_gallery_quantization_plot_60_accuracy.py` says how to try with outliers.
+# GPTQ's showing each block what the blocks before it became; or from channels that differ
+# less than a large model's. The last we could try, and it is enough: with outliers added
+# AWQ is ahead (:ref:`sphx_glr_gallery_quantization_plot_60_accuracy.py`).
 #
 # So: with little text, or not knowing what the model will be used for, AWQ, and the usual
 # 128 windows are plenty. With much text of the right kind try GPTQ as well, and judge both
@@ -193,7 +199,6 @@ if published:
 # - One draw of calibration text for each point: error bars hold the spread over what is
 #   judged, not that over calibration texts.
 # - Our windows have 512 tokens, the paper's sequences 2048.
-# - *Rounding* comes from another recording, judged on both texts and on all windows.
 # - GPTQ without activation order, which in the paper's Table 4 mostly helps it.
 
 script.show({"calibration_code": on_code, "calibration_docs": on_docs}, options.output_dir)

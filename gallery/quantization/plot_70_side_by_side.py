@@ -36,7 +36,7 @@ options = script.parse(parser)
 
 chosen = {"method": options.methods} if options.methods else {}
 tools = awqdoc.measure("side-by-side", **chosen)
-published = not chosen and tools.provenance["gpu"] == "NVIDIA H200"
+published = not chosen and tools.origin == "recorded"
 script.display(vis.tools_table(tools))
 
 # %%
@@ -48,28 +48,30 @@ kl = vis.plot_tools(tools)
 # %%
 # The same?
 # ---------
-# The difference to ours, its error as if the two were independent, and the same difference
-# as a share of what AWQ or GPTQ gains over plain rounding (recorded apart, on the same
-# windows of text):
+# The difference to ours, window by window, and the same difference as a share of what AWQ
+# or GPTQ gains over plain rounding (recorded apart, on the same windows of text):
 
-plain = awqdoc.measure("accuracy", bits=4, group_size=128)
+plain = awqdoc.measure("accuracy", model="embedded", bits=4, group_size=128)
 (rounded,) = (row["kl"] for row in plain.rows if row["method"] == "rtn")
 for method in tools.parameters["method"]:
     ours, *others = vis.compared(tools, method)
     gain = rounded - ours["kl"]
     for row in others:
-        difference, error = vis.tool_difference(row, ours)
+        difference, error = vis.paired_difference(row, ours)
+        nll, nll_error = vis.paired_difference(row, ours, "nll")
         share = difference / gain
         print(f"{method:<4} {row['tool']:<9} KL {difference:+.5f} ± {error:.5f}", end="")
-        print(f", {share:+.1%} of what {method.upper()} gains over rounding")
-        assert not published or abs(difference) < 2 * error
-        assert not published or abs(share) < 0.15
+        print(f", {share:+.1%} of what {method.upper()} gains over rounding", end="")
+        print(f"; NLL {nll:+.5f} ± {nll_error:.5f}")
+        assert not published or abs(share) < 0.1
+        assert not published or nll < 0, (method, row["tool"], nll)
 
 # %%
-# No difference stands out from its error, and none is near what the method itself gains.
-# The methods differ; the programs, for a user of this model, do not. That is weaker than
-# "equal": the windows are shared, so a paired comparison would see smaller differences,
-# and the recording does not hold what it takes.
+# The programs are not equal: some differences are several times their error, as small as
+# they are. But they point both ways. By KL divergence to FP16 our AWQ is a trace nearer
+# than AutoAWQ's; by the NLL of the text itself the others are a trace better than ours. And
+# none comes near what the method gains. For a user of this model the methods differ, the
+# programs do not.
 #
 # A large model's blocks
 # ----------------------
@@ -79,7 +81,7 @@ for method in tools.parameters["method"]:
 # runs from the block's inputs to its packed weights. **Predict** the ratio.
 
 speed = awqdoc.measure("awq-speed")
-recorded = speed.provenance["gpu"] == "NVIDIA H200"
+recorded = speed.origin == "recorded"
 seconds = vis.plot_block_seconds(speed)
 script.display(vis.speed_table(speed))
 
@@ -103,7 +105,7 @@ for what, key in (("calibration", "loss"), ("other", "loss_held_out")):
         assert not recorded or all(1 < loss < 1.02 for loss in losses)
 if ratios:
     print(f"AutoAWQ / ours, seconds: {min(ratios):.1f} to {max(ratios):.1f}")
-    assert not recorded or min(ratios) > 3
+    assert not recorded or min(ratios) > 5
 
 # %%
 # Why the times differ
@@ -143,12 +145,24 @@ print(f"products written in the clip search: {products / 1e12:.1f} TB")
 print(f"steps of the packing loop over input channels: {6 * hidden + wide}")
 
 # %%
+# **Predict** what takes most of AutoAWQ's time: to collect the layers' inputs, to search
+# scales, to search clip thresholds, or to round and pack? A clock around its methods says:
+
+script.display(vis.phases_table(speed))
+if recorded:
+    phases = vis.blocks_timed(speed, "autoawq")
+    ours = median(vis.block_seconds(speed, "awqdoc"))
+    for part in ("inputs", "scales", "clip", "pack"):
+        assert all(row[f"seconds_{part}"] > 1.2 * ours for row in phases), part
+        assert all(row[f"seconds_{part}"] < row["seconds"][0] / 2 for row in phases), part
+
+# %%
 # What surprised us
 # -----------------
-# In the scale search the Gram matrix saves little: a few times the multiply-adds, of which
-# TF32, in which ours are done, does half as many per second as FP16. It cannot explain the
-# ratio; the clip search, the copies and the loops are left. We have not taken the seconds
-# apart, so which of these weighs most is open.
+# There is no culprit. No part takes half of the time, and each of the four alone takes
+# longer than all of ours. In the scale search the Gram matrix saves little: a few times the
+# multiply-adds, of which TF32, in which ours are done, does half as many per second as
+# FP16. Copies between GPU and CPU, products written to memory and loops in Python add up.
 #
 # To be fair to AutoAWQ: it brings blocks to the GPU one at a time, and keeps the layers'
 # inputs and the weights to restore in the computer's memory, so that a model can be
