@@ -1,75 +1,146 @@
-"""Where each 4-bit code of a weight goes in memory."""
+"""Where each 4-bit code of a weight goes in memory, in every layout in use.
+
+A layout is a value (`LAYOUTS`) that says which bits of k and n make row, word and nibble; `pack`, `unpack`, `convert`
+and `Layout.where` are computed from it. Nothing restates a format.
+"""
 
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 from awqdoc.errors import AwqdocError
 from awqdoc.formats import QuantizedWeight
+from awqdoc.packing import checks
+from awqdoc.packing.bits import Order, from_words, to_words
+from awqdoc.packing.layouts import LAYOUTS, Layout
 
-# Nibble (lowest first) of a 32-bit word that holds column 0..7: AutoAWQ, awq/utils/packing_utils.py, whose
-# AWQ_ORDER names the inverse. In index bits a rotation: column bits (c2 c1 c0) stand in nibble bits (c0 c2
-# c1).
-AWQ_NIBBLE_OF_COLUMN = (0, 4, 1, 5, 2, 6, 3, 7)
-
-
-def _pack_columns(codes: torch.Tensor) -> torch.Tensor:
-    """uint8 [R, N] -> int32 [R, N / 8], eight neighbouring columns to a word in AWQ's order."""
-    shifts = 4 * torch.tensor(AWQ_NIBBLE_OF_COLUMN, device=codes.device)
-    # int64, because shifting a code into the sign bit of an int32 is not defined.
-    words = (codes.unflatten(1, (-1, 8)).long() << shifts).sum(dim=2)
-    return words.to(torch.int32)
-
-
-def _unpack_columns(words: torch.Tensor) -> torch.Tensor:
-    """int32 [R, N / 8] -> uint8 [R, N], the inverse of `_pack_columns`."""
-    shifts = 4 * torch.tensor(AWQ_NIBBLE_OF_COLUMN, device=words.device)
-    return ((words.unsqueeze(2) >> shifts) & 15).flatten(1).to(torch.uint8)
+__all__ = ["LAYOUTS", "Layout", "Order", "convert", "pack", "unpack"]
 
 
 def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
-    """Pack a quantized weight as `format`; only ``"awq"`` (AutoAWQ's GEMM version) so far.
+    """Lay a quantized weight out as a format of `LAYOUTS`, bit for bit as the library does that the format comes from.
 
-    Codes of 3 bits take a nibble too. A symmetric weight gets zero points that all say 2^(bits - 1).
+    Codes of 3 bits take a nibble too. A symmetric weight gets zero points that all say 2^(bits - 1), where the format
+    has zero points; one whose zero points all say 8 counts as symmetric where it has none.
 
     Returns
     -------
     dict
-        ``qweight`` int32 [K, N / 8], ``qzeros`` int32 [K / g, N / 8], ``scales`` float16 [K / g, N], bit for
-        bit what AutoAWQ stores in a checkpoint (``awq/modules/linear/gemm.py``,
-        ``WQLinear_GEMM.from_linear``).
+        ``qweight`` int32 (int16 for awq_gemv_fast), ``qzeros`` int32 (float16 for awq_gemv_fast; missing for marlin),
+        ``scales`` float16. For awq: [K, N / 8], [K / g, N / 8], [K / g, N].
 
     Raises
     ------
     AwqdocError
-        If the format is unknown, N is not a multiple of 8, or a code lies outside 0 to 15.
+        If there is no such format, or it cannot hold this weight without loss.
     """
-    if format != "awq":
-        raise AwqdocError(f"The format must be 'awq'; found {format!r}.")
-    n = weight.codes.shape[1]
-    if n % 8:
-        raise AwqdocError(
-            f"'awq' packs 8 columns to a word, so N must be a multiple of 8; found {n}, the next is {-(-n // 8) * 8}."
-        )
-    # The format has no symmetric kind: its zero points then all say 8 (for 4 bits).
-    zeros = weight.zeros if weight.zeros is not None else torch.full_like(weight.scales, 2 ** (weight.bits - 1)).byte()
-    if max(int(weight.codes.max()), int(zeros.max())) > 15:
-        raise AwqdocError("Codes and zero points must be 0 to 15; found a larger one: clamp them before packing.")
-    return {
-        "qweight": _pack_columns(weight.codes),
-        "qzeros": _pack_columns(zeros),
-        "scales": weight.scales.clone(),
-    }
-
-
-def unpack(tensors: dict[str, torch.Tensor], format: str, *, group_size: int, bits: int = 4) -> QuantizedWeight:
-    """Undo `pack`: the tensors of a checkpoint's layer back to codes, scales and zero points."""
-    if format != "awq":
-        raise AwqdocError(f"The format must be 'awq'; found {format!r}.")
-    return QuantizedWeight(
-        codes=_unpack_columns(tensors["qweight"]),
-        scales=tensors["scales"],
-        zeros=_unpack_columns(tensors["qzeros"]),
-        group_size=group_size,
-        bits=bits,
+    layout = checks.find(format)
+    checks.weight(layout, weight)
+    order = layout.scale_order(weight.scales.shape[0])
+    padding = layout.padding(weight.group_size)
+    tensors = {"qweight": to_words(layout.weight.arrange(weight.codes))}
+    if layout.zeros is not None:
+        tensors["qzeros"] = _pack_zeros(layout, layout.zeros, weight, padding)
+    tensors["scales"] = (
+        order.arrange(_padded(weight.scales, padding)).squeeze(2).clone(memory_format=torch.contiguous_format)
     )
+    return tensors
+
+
+def unpack(
+    tensors: dict[str, torch.Tensor],
+    format: str,
+    *,
+    group_size: int,
+    shape: tuple[int, int] | None = None,
+    bits: int = 4,
+) -> QuantizedWeight:
+    """Undo `pack`: the tensors of a checkpoint's layer back to codes, scales and zero points.
+
+    Parameters
+    ----------
+    tensors : dict
+        As `pack` returns them.
+    group_size : int
+        -1: all of K.
+    shape : tuple of int or None
+        K and N; what they are is known from ``qweight``, so this only checks it.
+    bits : int
+        Bits of a code.
+
+    Raises
+    ------
+    AwqdocError
+        If a tensor is missing, has another dtype or another size than the others ask for.
+    """
+    layout = checks.find(format)
+    k, n = checks.tensors(layout, tensors, group_size, shape)
+    group_size = k if group_size == -1 else group_size
+    groups = k // group_size
+    rows = groups + -groups % layout.padding(group_size)
+    order = layout.scale_order(groups)
+    scales = order.restore(tensors["scales"].unsqueeze(2), (rows, n))[:groups]
+    codes = layout.weight.restore(from_words(tensors["qweight"]), (k, n))
+    zeros = None
+    if layout.zeros is not None:
+        zeros = _unpack_zeros(layout, layout.zeros, tensors["qzeros"], scales, (rows, n))
+        checks.zero_points(layout, zeros)
+    return QuantizedWeight(codes, scales.contiguous(), zeros, group_size, bits)
+
+
+def convert(
+    tensors: dict[str, torch.Tensor],
+    source: str,
+    target: str,
+    *,
+    group_size: int,
+    shape: tuple[int, int] | None = None,
+    bits: int = 4,
+) -> dict[str, torch.Tensor]:
+    """Bring packed tensors from one format into another, as checkpoints are repacked for a kernel.
+
+    Raises
+    ------
+    AwqdocError
+        As `unpack` for the source and `pack` for the target.
+    """
+    return pack(unpack(tensors, source, group_size=group_size, shape=shape, bits=bits), target)
+
+
+def _pack_zeros(layout: Layout, order: Order, weight: QuantizedWeight, padding: int) -> torch.Tensor:
+    zeros = weight.zeros
+    if zeros is None:
+        zeros = torch.full(weight.scales.shape, 2 ** (weight.bits - 1), dtype=torch.uint8, device=weight.codes.device)
+    if layout.zero == "-s z":
+        product = -(weight.scales * zeros)
+        if not torch.equal(_zero_of(product, weight.scales), zeros):
+            raise AwqdocError(
+                f"'{layout.name}' stores -s z in FP16, from which a zero point can be had again only if the scale is "
+                f"neither 0 nor so large that the product overflows; found scales from {float(weight.scales.min()):g} "
+                f"to {float(weight.scales.max()):g}."
+            )
+        return order.arrange(_padded(product, padding)).squeeze(2).contiguous()
+    stored = zeros - 1 if layout.zero == "z - 1" else zeros
+    return to_words(order.arrange(_padded(stored, padding)))
+
+
+def _unpack_zeros(
+    layout: Layout, order: Order, qzeros: torch.Tensor, scales: torch.Tensor, padded: tuple[int, int]
+) -> torch.Tensor:
+    groups = len(scales)
+    if layout.zero == "-s z":
+        return _zero_of(order.restore(qzeros.unsqueeze(2), padded)[:groups], scales).contiguous()
+    zeros = order.restore(from_words(qzeros), padded)[:groups].contiguous()
+    return zeros + 1 if layout.zero == "z - 1" else zeros
+
+
+def _zero_of(product: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return z from -s z and s; 255 where there is none."""
+    zero = (-product.float() / scales.float()).round()
+    return torch.where((zero >= 0) & (zero <= 15), zero, 255).to(torch.uint8)
+
+
+def _padded(values: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Pad [groups, N] with rows of zeros."""
+    return functional.pad(values, (0, 0, 0, -len(values) % multiple))
