@@ -23,5 +23,16 @@ def test_a_script_is_a_page_and_a_program(script: Path) -> None:
     assert not calls & {"sys.exit", "exit", "quit", "plt.show"}
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_table_ends_its_block(script: Path) -> None:
+    """sphinx-gallery shows only what the last expression of a block returns."""
+    for block in script.read_text().split("\n# %%\n"):
+        tree = ast.parse(block)
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        tables = [call for call in calls if ast.unparse(call.func) == "script.display"]
+        last = tree.body[-1] if tree.body else None
+        assert tables == [] or (len(tables) == 1 and isinstance(last, ast.Expr) and last.value is tables[0])
+
+
 def test_there_are_scripts() -> None:
     assert SCRIPTS

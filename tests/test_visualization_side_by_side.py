@@ -92,7 +92,7 @@ def test_programs_of_one_method() -> None:
 
 def test_table_of_programs_says_who_is_left_out() -> None:
     table = vis.tools_table(TOOLS)
-    assert table.rows[0] == ["AWQ", "GPTQModel", "", "", "", "", "left out: gptqmodel is not installed"]
+    assert table.rows[0] == ["AWQ", "GPTQModel", "left out: gptqmodel is not installed", "", "", "", ""]
     assert table.rows[2] == ["AWQ", "awqdoc", "0.0400", "0.0003", "0.240", "90.00%", "2.0"]
 
 

@@ -15,6 +15,7 @@ from awqdoc.visualization.alpha import (
     relative_losses,
     scale_table,
 )
+from awqdoc.visualization.bitfield import Bits, plot_bits
 from awqdoc.visualization.calibration import (
     calibration_table,
     plot_calibration,
@@ -33,6 +34,7 @@ from awqdoc.visualization.clipping import (
 )
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
+from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.rounding import bit_ratios, plot_group, plot_rounding, rounding_rows, rounding_table
@@ -63,6 +65,7 @@ from awqdoc.visualization.whole_model import parts_table, plot_block_errors, tex
 
 __all__ = [
     "PALETTE",
+    "Bits",
     "Display",
     "Here",
     "Table",
@@ -91,6 +94,7 @@ __all__ = [
     "paired_ratio",
     "parts_table",
     "phases_table",
+    "plot_bits",
     "plot_block_errors",
     "plot_block_seconds",
     "plot_calibration",
@@ -107,10 +111,13 @@ __all__ = [
     "plot_scaling",
     "plot_speedup",
     "plot_thresholds",
+    "plot_tile",
     "plot_tools",
     "plot_training",
     "plot_weight_distribution",
     "plot_windows",
+    "plot_wires",
+    "plot_words",
     "predicted_seconds",
     "relative_losses",
     "rounded_row",
@@ -131,4 +138,5 @@ __all__ = [
     "training_table",
     "verdict",
     "verdict_table",
+    "wires",
 ]

@@ -16,6 +16,7 @@ from awqdoc.visualization.tables import Table
 Row = dict[str, Any]
 # Name, colour and marker of each method: lines that cross stay apart without colour too.
 METHODS = {"rtn": ("rounding", "muted", "o"), "gptq": ("GPTQ", "orange", "D"), "awq": ("AWQ", "blue", "s")}
+_OUTLIERS = {"embedded+outliers": ", outliers added"}
 _BITS = {4: ("blue", "o"), 3: ("orange", "D")}
 
 
@@ -57,7 +58,8 @@ def plot_windows(recording: Recording, group_size: int, method: str = "awq") -> 
 @styled
 def plot_kl_by_bits(recording: Recording) -> Figure:
     """Draw the KL divergence to FP16 over bits per weight: a line through the group sizes for each method and bits."""
-    figure, axes = new_figure("KL divergence to FP16 by bits per weight")
+    model = recording.parameters["model"][0]
+    figure, axes = new_figure(f"KL divergence to FP16 by bits per weight{_OUTLIERS.get(model, '')}")
     groups = recording.parameters["group_size"]
     parts = []
     for bits in recording.parameters["bits"]:
@@ -72,7 +74,7 @@ def plot_kl_by_bits(recording: Recording) -> Figure:
             if method == "rtn":
                 for row in rows:
                     axes.annotate(
-                        f"{row['group_size']}", (row["bits_per_weight"], row["kl"]), (0, 6), fontsize=8,
+                        _group(row["group_size"]), (row["bits_per_weight"], row["kl"]), (3, 7), fontsize=8,
                         textcoords="offset points", ha="center",
                     )  # fmt: skip
                 axes.annotate(
@@ -144,12 +146,16 @@ def memory_table(recording: Recording) -> Table:
         for group_size in groups:
             row = accuracy_row(recording, bits, group_size, "awq")
             rows.append([
-                f"INT{bits}", f"{group_size}", f"{row['bits_per_weight']:.3f}", si(row["memory_bytes"], "B"),
+                f"INT{bits}", _group(group_size), f"{row['bits_per_weight']:.3f}", si(row["memory_bytes"], "B"),
                 f"{original['memory_bytes'] / row['memory_bytes']:.2f}",
                 si(row["file_bytes"], "B") if row["file_bytes"] else "",
             ])  # fmt: skip
     columns = ["", "group size", "bits per weight", "whole model in memory", "times smaller", "file"]
     return Table(columns, rows, recording, title="What the model takes")
+
+
+def _group(size: int) -> str:
+    return "all K" if size == -1 else str(size)
 
 
 def _with_error(value: float, error: float, digits: int) -> str:

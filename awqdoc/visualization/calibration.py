@@ -47,16 +47,24 @@ def plot_calibration(recording: Recording, text: str) -> Figure:
         for domain in sorted(recording.parameters["domain"], key=lambda domain: list(_LINES).index(kind(domain, text))):
             rows = calibrated(recording, method, domain, text)
             x, y, errors = ([row[key] for row in rows] for key in ("windows", "kl", "kl_error"))
+            beside = [
+                count * 1.08 ** (list(_LINES).index(kind(domain, text)) - 1) for count in x
+            ]  # else markers coincide
             what = "random tokens" if domain == "random" else domain
             dashes, fill = _LINES[kind(domain, text)]
             axes.plot(
-                x, y, dashes, marker=marker, fillstyle=fill, markersize=6, color=colour(hue), label=f"{name}, on {what}"
-            )
-            axes.errorbar(x, y, yerr=errors, fmt="none", color=colour(hue), elinewidth=1.2)
+                beside, y, dashes, marker=marker, fillstyle=fill, markersize=6, color=colour(hue),
+                label=f"{name}, on {what}",
+            )  # fmt: skip
+            axes.errorbar(beside, y, yerr=errors, fmt="none", color=colour(hue), elinewidth=1.2)
             told = ", ".join(f"{kl:.3f} with {windows}" for windows, kl in zip(x, y, strict=True))
             parts.append(f"{name} on {what}: {told}")
     plain = rounded_row(recording, text)
-    axes.axhline(plain["kl"], color=colour("ink"), linewidth=1, label="rounding, no calibration")
+    axes.axhline(plain["kl"], color=colour("ink"), linewidth=1)
+    axes.annotate(
+        "rounding, no calibration", (1, plain["kl"]), (0, 3), xycoords=("axes fraction", "data"), fontsize=8,
+        textcoords="offset points", ha="right",
+    )  # fmt: skip
     parts.append(f"Plain rounding, without calibration: {plain['kl']:.3f}")
     windows = recording.parameters["windows"]
     axes.set_xscale("log", base=2)

@@ -98,14 +98,18 @@ def plot_weight_distribution(
     columns = 2 if max(map(len, names)) <= 30 else 1
     lines = sum(name.count("\n") + 1 for name in names) / columns
     figure, axes = new_figure(title, height=3.4 + 0.18 * lines)
+    lowest = min(float(d[d > 0].min()) for d in densities.values()) / 2
+    axes.set_yscale("log")
     for i, (name, density) in enumerate(zip(names, densities.values(), strict=True)):
+        hue = colour(HUES[i % len(HUES)])
+        values = density.where(density > 0, math.nan).tolist()
+        # Where outlines cross, the areas still tell what lies above.
+        axes.stairs(values, edges, baseline=lowest, fill=True, color=hue, alpha=0.12, linewidth=0)
         axes.stairs(
-            density.where(density > 0, math.nan).tolist(), edges, baseline=None, linewidth=1.5,
-            color=colour(HUES[i % len(HUES)]), linestyle=DASHES[i // len(HUES) % len(DASHES)],
+            values, edges, baseline=None, linewidth=1.3, color=hue, linestyle=DASHES[i // len(HUES) % len(DASHES)],
             label=name,
         )  # fmt: skip
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=min(float(d[d > 0].min()) for d in densities.values()) / 2)
+    axes.set_ylim(bottom=lowest)
     axes.set_xlabel("value")
     axes.set_ylabel("density (log)")
     legend(axes, columns=columns)

@@ -49,13 +49,13 @@ def tools_table(recording: Recording) -> Table:
     for row in recording.rows:
         name = [row["method"].upper(), TOOLS[row["tool"]][0]]
         if "skipped" in row:
-            rows.append([*name, "", "", "", "", f"left out: {row['skipped']}"])
+            rows.append([*name, f"left out: {row['skipped']}", "", "", "", ""])
         else:
             rows.append([
                 *name, f"{row['kl']:.4f}", f"{row['kl_error']:.4f}", f"{row['kl_99']:.3f}", f"{row['agreement']:.2%}",
                 f"{median(row['seconds']):.1f}",
             ])  # fmt: skip
-    columns = ["method", "program", "KL to FP16", "standard error", "99 % below", "same top token", "seconds"]
+    columns = ["method", "program", "KL to FP16", "standard error", "KL, 99th percentile", "same top token", "seconds"]
     return Table(columns, rows, recording, title="The shipped model, INT4, group size 128")
 
 
@@ -104,7 +104,7 @@ def plot_block_seconds(recording: Recording) -> Figure:
         axes.plot([median(seconds)] * 2, [place - 0.3, place + 0.3], color=colour(hue), linewidth=1.2)
         listed = ", ".join(f"{value:.3g}" for value in seconds)
         parts.append(f"{title}: {listed} s, median {median(seconds):.3g} s")
-    for filled, text in ((False, "first block of a run"), (True, "second block")):
+    for filled, text in ((False, "block 0"), (True, "block 1")):
         fill = colour("ink") if filled else "none"
         axes.plot([], [], linestyle="none", marker="o", color=colour("ink"), markerfacecolor=fill, label=text)
     axes.plot([], [], color=colour("ink"), linewidth=1.2, label="median")

@@ -92,7 +92,7 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
         )
     ceiling = _ceiling(recording, shape)
     axes.axhline(ceiling, color=colour("muted"), linestyle=":", label=f"bytes allow {ceiling:.2f} (modelled)")
-    axes.axhline(1, color=colour("ink"), linewidth=1)
+    axes.axhline(1, color=colour("ink"), linewidth=1, label="FP16")
     axes.set_ylim(0, ceiling * 1.08)
     axes.yaxis.set_major_locator(MultipleLocator(1))  # the automatic one heeds the caller's font size
     _batch_axis(axes, recording)

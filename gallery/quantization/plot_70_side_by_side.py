@@ -19,7 +19,9 @@ Llama-3-8B's shape.
 # Measure
 # -------
 # INT4 in groups of 128 with zero points; 128 windows of 512 tokens; AWQ with AutoAWQ's
-# options, duo scaling and clipping, in all three. GPTQ by the two that have it. Each
+# options in all three: clipping, and duo scaling, which divides by the weights' magnitude
+# too (:ref:`sphx_glr_gallery_quantization_plot_30_scale_search.py`; other pages go without,
+# and get slightly other numbers). GPTQ by the two that have it. Each
 # program quantizes as it does; the result is dequantized or unpacked and judged by us, so
 # that quantizers are compared and not kernels. A program that is not installed, or cannot
 # do it, has a row that says so.
@@ -69,16 +71,16 @@ for method in tools.parameters["method"]:
 # %%
 # The programs are not equal: some differences are several times their error, as small as
 # they are. But they point both ways. By KL divergence to FP16 our AWQ is a trace nearer
-# than AutoAWQ's; by the NLL of the text itself the others are a trace better than ours. And
-# none comes near what the method gains. For a user of this model the methods differ, the
-# programs do not.
+# than AutoAWQ's; by the NLL of the text, which is far noisier, theirs is a trace better,
+# by two to three errors. And none of the KL divergences comes near what the method gains.
 #
 # A large model's blocks
 # ----------------------
 # 7.8 M parameters say little about time. So: two blocks of Llama-3-8B's shape with random
 # weights whose channels differ in size, 128 windows of 512 tokens, ours and AutoAWQ, in two
-# rounds, the other one first in the second. Both start with the blocks on the GPU. Time
-# runs from the block's inputs to its packed weights. **Predict** the ratio.
+# rounds of other weights and tokens, the other one first in the second. Both start with the
+# blocks on the GPU. Time runs from the block's inputs to its packed weights. **Predict**
+# the ratio.
 
 speed = awqdoc.measure("awq-speed")
 recorded = speed.origin == "recorded"
@@ -111,9 +113,9 @@ if ratios:
 # Why the times differ
 # --------------------
 # Not because ours searches less: its output error is smaller on every block, by a little.
-# The same are the 20 scales and 10 clip thresholds, the tokens, and the modules whose
-# output decides (attention, MLP, down projection; the output projection only without
-# grouped queries).
+# The same are the 20 scales and 10 clip thresholds, the tokens of the scale search, and the
+# modules whose output decides (attention, MLP, down projection; the output projection only
+# without grouped queries).
 #
 # Ours replaces tokens by the Gram matrix X^T X wherever only a linear layer is inspected:
 # the squared error of a candidate is trace(E X^T X E^T), K rows of work for all tokens
@@ -148,7 +150,6 @@ print(f"steps of the packing loop over input channels: {6 * hidden + wide}")
 # **Predict** what takes most of AutoAWQ's time: to collect the layers' inputs, to search
 # scales, to search clip thresholds, or to round and pack? A clock around its methods says:
 
-script.display(vis.phases_table(speed))
 if recorded:
     phases = vis.blocks_timed(speed, "autoawq")
     ours = median(vis.block_seconds(speed, "awqdoc"))
@@ -156,13 +157,15 @@ if recorded:
         assert all(row[f"seconds_{part}"] > 1.2 * ours for row in phases), part
         assert all(row[f"seconds_{part}"] < row["seconds"][0] / 2 for row in phases), part
 
+script.display(vis.phases_table(speed))
+
 # %%
 # What surprised us
 # -----------------
 # There is no culprit. No part takes half of the time, and each of the four alone takes
-# longer than all of ours. In the scale search the Gram matrix saves little: a few times the
-# multiply-adds, of which TF32, in which ours are done, does half as many per second as
-# FP16. Copies between GPU and CPU, products written to memory and loops in Python add up.
+# longer than all of ours. In the scale search the Gram matrix saves little: a few times
+# fewer multiply-adds (above), but ours are in TF32, at half the rate of FP16. Copies
+# between GPU and CPU, products written to memory and loops in Python add up.
 #
 # To be fair to AutoAWQ: it brings blocks to the GPU one at a time, and keeps the layers'
 # inputs and the weights to restore in the computer's memory, so that a model can be
@@ -175,9 +178,10 @@ if recorded:
 # - Random weights and random tokens for the times. The work does not depend on values, but
 #   *error* in the second table says nothing about a trained Llama.
 # - One GPU. AutoAWQ waits for the CPU and its link, so the ratio will differ elsewhere.
-# - GPTQModel is not run with all its defaults: damping is set to ours, there is no
-#   activation order, and packing by its plain path. Its seconds on a small model hold what
-#   does not grow with the model, and are no statement about large ones.
+# - GPTQModel is not run with all its defaults: what GPTQ adds to the Gram matrix's diagonal
+#   (damping) is set to ours, channels are not reordered by activation, packing is plain.
+#   Its seconds on a small model hold what does not grow with the model, and are no
+#   statement about large ones.
 # - What makes the results differ was not separated: AutoAWQ rounds in FP16, ours in
 #   float32; our clip search sees all tokens, AutoAWQ's 512; and our range holds zero, see
 #   :ref:`sphx_glr_gallery_quantization_plot_10_rounding.py`.

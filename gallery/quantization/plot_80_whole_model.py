@@ -93,10 +93,11 @@ title = f"Weights of {place} before and after AWQ"
 distribution = vis.plot_weight_distribution(weights, here, title)
 
 # %%
-# Rounding alone would draw nearly the same outline twice. Tails that AWQ made longer are
-# channels that were multiplied by a large scale, a bulk that it made narrower was divided
-# by one. The norm or layer before does the opposite, so these are not errors; errors have
-# to be looked for where the scales have cancelled.
+# Rounding alone would draw nearly the same outline twice (and put about this share of the
+# weights, those within half a step of it, on 0). Tails that AWQ made longer are channels
+# that were multiplied by a scale above 1, a bulk that it made narrower by one below. The
+# norm or layer before does the opposite, so these are not errors; errors have to be looked
+# for where the scales have cancelled.
 #
 # Errors, block after block
 # -------------------------
