@@ -6,6 +6,7 @@ import argparse
 import builtins
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
 
@@ -27,10 +28,27 @@ def parse(options: argparse.ArgumentParser) -> argparse.Namespace:
     """Read the command line; in a notebook, whose command line is Jupyter's, return the defaults.
 
     From here on an `AwqdocError` ends the program with its one sentence instead of a traceback.
+
+    Raises
+    ------
+    AwqdocError
+        If a program's figures could not be saved, which is seen before the work for them.
     """
     if _is_program():
         sys.excepthook = _one_sentence
-    return options.parse_args([] if _in_notebook() else None)
+    found = options.parse_args([] if _in_notebook() else None)
+    if _is_program() and found.output_dir is not None:
+        _probe(found.output_dir)
+    return found
+
+
+def _probe(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise AwqdocError(f"{folder} cannot be written ({error.strerror}): choose another --output-dir.") from None
 
 
 def display(table: Table) -> Table:

@@ -205,6 +205,64 @@ def test_layers_of_several_group_sizes_are_no_awq_checkpoint(tokenizer: Any, tmp
         save(model, tokenizer, tmp_path / "new")
 
 
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight"])
+def test_what_float16_cannot_hold_is_not_saved(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_llama()
+    quantize(model, None, RTN, progress=False)
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[5] = -1e6
+    with pytest.raises(
+        AwqdocError,
+        match=rf"^{name} reaches 1e\+06, and a checkpoint in float16 holds at most 65504: it cannot be saved without "
+        r"loss\.$",
+    ):
+        save(model, tokenizer, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    assert not hasattr(model.config, "quantization_config")
+
+
+def test_a_folder_is_also_given_as_text(tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_llama()
+    quantize(model, None, RTN, progress=False)
+    save(model, tokenizer, str(tmp_path / "new"))
+    assert (tmp_path / "new" / "config.json").exists()
+
+
+@pytest.mark.parametrize("target", ["nothing", "empty"])
+def test_a_link_is_refused_also_one_to_nothing(target: str, tokenizer: Any, tmp_path: Path) -> None:
+    """A folder cannot take its place."""
+    model = tiny_llama()
+    quantize(model, None, RTN, progress=False)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "new").symlink_to(tmp_path / target)
+    with pytest.raises(AwqdocError, match=rf"^{tmp_path / 'new'} is a symbolic link: .*\.$"):
+        save(model, tokenizer, tmp_path / "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "new"}
+
+
+def test_a_name_that_no_file_system_takes_is_one_sentence(tokenizer: Any, tmp_path: Path) -> None:
+    model = tiny_llama()
+    quantize(model, None, RTN, progress=False)
+    with pytest.raises(AwqdocError, match=r"xx cannot be written \(File name too long\): choose another folder\.$"):
+        save(model, tokenizer, tmp_path / ("x" * 300))
+
+
+def test_only_a_full_disk_is_told_to_make_room(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_llama()
+    quantize(model, None, RTN, progress=False)
+    for error, advice in (
+        (OSError(28, "No space left on device"), "make room or choose another folder"),
+        (PermissionError(13, "Permission denied"), "choose another folder"),
+    ):
+
+        def fails(*_: Any, error: OSError = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("transformers.modeling_utils.safe_save_file", fails)
+        with pytest.raises(AwqdocError, match=rf"\): {advice}; nothing was left there\.$"):
+            save(model, tokenizer, tmp_path / "new")
+
+
 def test_a_checkpoint_never_replaces_anything(ours: Path, make: Any, tokenizer: Any) -> None:
     before = {path.name: path.read_bytes() for path in ours.iterdir()}
     model = make()

@@ -122,9 +122,15 @@ OTHER_KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "other version": ({"version": "gemv"}, "version gemv"),
     "no group size": ({"group_size": ...}, "group_size None"),
     "group size of nothing": ({"group_size": 0}, "group_size 0"),
-    "group size as text": ({"group_size": "32"}, "group_size 32"),
+    "group size as text": ({"group_size": "32"}, "group_size '32'"),
     "other group size": ({"group_size": 64}, "is int32 [4, 8]; the configuration says int32 ["),
     "group size above all": ({"group_size": 4096}, "is int32 [4, 8]; the configuration says int32 ["),
+    "group size that is true": ({"group_size": True}, "group_size True"),
+    "bits as text": ({"bits": "4"}, "bits '4'"),
+    "no zero points": ({"zero_point": False}, "must say zero_point true; it says False"),
+    "zero points as text": ({"zero_point": "yes"}, "must say zero_point true; it says 'yes'"),
+    "left out as text": ({"modules_to_not_convert": "lm_head"}, "names as modules_to_not_convert; it has 'lm_head'"),
+    "left out as number": ({"modules_to_not_convert": [1]}, "names as modules_to_not_convert; it has [1]"),
     "group size that does not divide": ({"group_size": 48}, "is int32 [4, 8]; the configuration says int32 ["),
 }
 
@@ -133,6 +139,34 @@ OTHER_KINDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_checkpoint_of_another_kind_is_refused(changes: dict[str, Any], words: str, folder: Path) -> None:
     change_config(folder, **changes)
     assert words in refusal(folder)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "nonsense"}, {"hidden_size": "wide"}, {"vocab_size": -1}])
+def test_a_configuration_of_no_model_is_refused(changes: dict[str, Any], folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    assert "(" in refusal(folder)
+
+
+@pytest.mark.parametrize("value", ["awq", [1]])
+def test_a_quantization_that_is_no_table_is_refused(value: Any, folder: Path) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": value}))
+    with pytest.raises(AwqdocError, match=r"^[^\n]*\.$"):
+        load(str(folder))
+
+
+def test_a_tensor_that_two_files_hold_is_refused_with_both(folder: Path) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
+    sentence = refusal(folder)
+    assert sentence.startswith("lm_head.weight is both in ")
+    assert f"{folder / 'model-00001-of-00001.safetensors'} and in {folder / 'model.safetensors'}: " in sentence
+
+
+def test_scales_beyond_float16_are_refused(folder: Path) -> None:
+    name = f"{UP}.scales"
+    change_tensors(folder, lambda tensors: tensors.update({name: tensors[name].float() * 1e9}))
+    assert refusal(folder).startswith(f"{name} of the model")
 
 
 def test_another_quantization_is_refused(folder: Path) -> None:

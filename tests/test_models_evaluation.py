@@ -121,6 +121,12 @@ def test_the_error_covers_what_repetition_gives() -> None:
 # Windows.
 
 
+@pytest.mark.parametrize("length", [1, 0, -3])
+def test_windows_without_a_token_to_predict_are_refused(length: int, tokenizer: Any) -> None:
+    with pytest.raises(AwqdocError, match=rf"^A window needs 2 tokens or more, .*; found {length}\.$"):
+        evaluation_windows(tokenizer, ["import os"], length)
+
+
 def test_every_token_is_predicted_once(tokenizer: Any) -> None:
     documents = ["import os\n", "def main():\n    return 0\n", "x = [1, 2, 3]\n" * 20]
     stream = [t for text in documents for t in (*tokenizer(text, add_special_tokens=False)["input_ids"], 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["no/such/folder", "/nowhere", "a model", "~/model"])
+@pytest.mark.parametrize("name", ["no/such/folder", "/nowhere", "a model", "~/model", "./nope", "../nope"])
 def test_what_is_neither_a_folder_nor_a_name_is_told(name: str) -> None:
     assert refusal(name) == (f"There is no folder {name}: give one, the name of a model on the hub, or 'embedded'.")
 
@@ -161,10 +162,12 @@ def test_a_truncated_file_is_told(size: int, folder: Path) -> None:
     assert refusal(folder).startswith(f"The model {folder} cannot be loaded (")
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
-def test_a_file_that_is_cut_off_is_told(file: str, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "what"), [("config.json", "The model"), ("tokenizer.json", "The tokenizer of the model")]
+)
+def test_a_file_that_is_cut_off_is_told(file: str, what: str, folder: Path) -> None:
     (folder / file).write_text((folder / file).read_text()[:100])
-    assert refusal(folder).startswith(f"The model {folder} cannot be loaded (")
+    assert refusal(folder).startswith(f"{what} {folder} cannot be loaded (")
 
 
 def test_a_folder_without_a_tokenizer_is_told(folder: Path) -> None:
@@ -185,11 +188,14 @@ def test_a_missing_tensor_is_told_instead_of_made_up(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_tensor_of_another_shape_is_told(folder: Path) -> None:
+def test_a_tensor_of_another_shape_is_told_with_both_shapes(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["model.decoder.layers.0.fc1.bias"] = torch.zeros(64).half()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    assert refusal(folder).startswith(f"The model {folder} cannot be loaded (")
+    name = "model.decoder.layers.0.fc1.bias"
+    assert refusal(folder).startswith(
+        f"The files of the model '{folder}' hold {name} as [64]; the configuration says [128]: "
+    )
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -203,10 +209,89 @@ def test_a_damaged_weight_is_told(value: float, folder: Path) -> None:
     )
 
 
-def test_an_unknown_architecture_is_told(folder: Path) -> None:
+def change_config(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "abacus"}))
-    assert "abacus" in refusal(folder)
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize("kind", ["abacus", "t5", "gpt2", "bloom"])
+def test_another_architecture_is_told_before_its_weights_are_read(kind: str, folder: Path) -> None:
+    change_config(folder, model_type=kind)
+    (folder / "model.safetensors").write_bytes(b"")
+    assert refusal(folder) == f"Models of the type '{kind}' cannot be quantized here; supported are llama, opt."
+
+
+def test_a_configuration_without_an_architecture_is_told(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    assert refusal(folder) == (
+        f"The config.json of the model {folder} has no model_type: fetch or save the model again."
+    )
+
+
+OWN_CODE = {
+    "AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own", "AutoTokenizer": ["own.Own", None],
+}  # fmt: skip
+
+
+@pytest.fixture
+def trapped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with code beside it; someone who is asked whether to run it says yes."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'sprung')!r}).touch()\n")
+    return folder
+
+
+def test_code_that_a_model_brings_is_refused_and_not_asked_about(trapped: Path, tmp_path: Path) -> None:
+    change_config(trapped, model_type="own", auto_map=OWN_CODE)
+    assert refusal(trapped) == (
+        f"The model {trapped} brings code of its own (auto_map), which is not run here; supported are llama, opt."
+    )
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_code_that_a_tokenizer_brings_is_not_run(trapped: Path, tmp_path: Path) -> None:
+    """Its tokenizer.json is read without."""
+    file = trapped / "tokenizer_config.json"
+    entries = {**json.loads(file.read_text()), "tokenizer_class": "Own", "auto_map": OWN_CODE}
+    file.write_text(json.dumps(entries))
+    load(str(trapped))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_model_that_transformers_knows_is_loaded_without_the_code_it_brings(
+    trapped: Path, saved: Path, tmp_path: Path
+) -> None:
+    folder = trapped
+    change_config(folder, auto_map=OWN_CODE)
+    assert torch.equal(
+        logits(load(str(folder))[0], random_windows()), logits(load(str(saved / "opt"))[0], random_windows())
+    )
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_blocks_that_the_configuration_does_not_count_are_told(saved: Path, tmp_path: Path, tokenizer: Any) -> None:
+    folder = tmp_path / "model"
+    half(tiny_opt(hidden=64, intermediate=128, layers=2)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    change_config(folder, num_hidden_layers=1)
+    sentence = refusal(folder)
+    assert sentence.startswith(f"The files of the model '{folder}' hold model.decoder.layers.1.fc1.bias, which its ")
+    assert "(16 unknown)" in sentence
+
+
+def test_a_name_that_no_file_system_takes_is_told() -> None:
+    name = "x" * 300
+    assert refusal(name) == f"The folder {name} cannot be read (File name too long): give another one, or 'embedded'."
+
+
+def test_a_folder_that_may_not_be_read_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    assert (
+        refusal(folder) == f"The folder {folder} cannot be read (Permission denied): give another one, or 'embedded'."
+    )
 
 
 def test_a_shipped_file_that_was_changed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,8 +170,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
             r"self_attn\.q_proj has 128 in_features, which the group size 256 does not divide; use 128, 64, 32, -1\.",
         ),
         (96, r"self_attn\.q_proj has 128 .* 96 does not divide; use 128, 64, 32, -1\."),
-        (0, "the group size 0 does not divide"),
-        (-2, "the group size -2 does not divide"),
+        (0, r"must be positive, or -1 for one group in each column; found 0\."),
+        (-2, r"must be positive, or -1 for one group in each column; found -2\."),
     ],
 )
 @pytest.mark.parametrize("method", ["awq", "rtn", "gptq"])
@@ -197,6 +197,64 @@ def test_a_width_that_does_not_fill_words_is_refused() -> None:
 def test_calibration_is_asked_for(method: str) -> None:
     with pytest.raises(AwqdocError, match=rf"^The method '{method}' needs calibration windows; .*\.$"):
         quantize(tiny_llama(), None, Settings(method, group_size=64), progress=False)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("windows", "words"),
+    [
+        (random_windows()[:0], r"one or more of each; found int64 \[0, 64\]\."),
+        (random_windows()[:, :0], r"one or more of each; found int64 \[4, 0\]\."),
+        (random_windows()[0], r"found int64 \[64\]\."),
+        (random_windows().float(), r"found float32 \[4, 64\]\."),
+        (random_windows().tolist(), r"found list\."),
+        (
+            random_windows() + 1000,
+            r"^The calibration holds token 1\d+, but the model knows 256 tokens: is the tokenizer ",
+        ),
+        (random_windows() - 1000, r"^The calibration holds token -\d+, but the model knows 256 tokens: "),
+        (random_windows(length=513), r"windows of 513 tokens, but the model's context is 512: "),
+    ],
+    ids=["no windows", "no tokens", "one row", "numbers", "a list", "large token", "negative token", "long"],
+)
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+def test_calibration_that_does_not_fit_is_refused_before_any_work(method: str, windows: Any, words: str) -> None:
+    with pytest.raises(AwqdocError, match=words):
+        quantize(tiny_opt(), windows, Settings(method, group_size=64), progress=False)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_model_without_blocks_is_refused() -> None:
+    with pytest.raises(AwqdocError, match=r"^The model has no blocks .*\.$"):
+        quantize(tiny_llama(layers=0), None, Settings("rtn", group_size=64), progress=False)
+
+
+@pytest.mark.parametrize("bits", [0, 2, 8, "4", 4.0, True, None])
+def test_bits_that_there_are_not_are_refused(bits: Any) -> None:
+    with pytest.raises(AwqdocError, match=rf"^A code has 4 or 3 bits; found {bits!r}\.$"):
+        Settings(bits=bits)
+
+
+@pytest.mark.parametrize("group_size", [0, -5, "32", 32.0, None, True])
+def test_group_sizes_that_there_are_not_are_refused(group_size: Any) -> None:
+    with pytest.raises(AwqdocError, match=rf"^The group size must be positive, or -1 .*; found {group_size!r}\.$"):
+        Settings(group_size=group_size)
+
+
+def test_an_error_of_the_scale_search_names_the_layer() -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.mul_(1e9)
+    with pytest.raises(AwqdocError, match=r"^model\.layers\.1\.mlp\.down_proj: A group reaches from .*\.$"):
+        quantize(model, random_windows(), Settings(group_size=64, clip=False), progress=False)
+
+
+def test_a_bias_beyond_float16_is_refused_by_name() -> None:
+    model = tiny_opt()
+    with torch.no_grad():
+        model.model.decoder.layers[1].fc2.bias[3] = 1e6
+    with pytest.raises(AwqdocError, match=r"^model\.decoder\.layers\.1\.fc2: The bias reaches 1e\+06, .* 65504\.$"):
+        quantize(model, None, Settings("rtn", group_size=64), progress=False)
 
 
 def test_an_unknown_method_is_refused() -> None:

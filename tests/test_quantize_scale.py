@@ -142,7 +142,9 @@ def test_losses_that_are_not_finite_are_passed_over() -> None:
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_no_finite_loss_at_all_is_refused(loss: float) -> None:
-    with pytest.raises(AwqdocError, match=r"^No scale gave a finite output: .*; try float32\.$"):
+    with pytest.raises(
+        AwqdocError, match=r"^No scale gave a finite output: .*; try float32 if it is in half precision\.$"
+    ):
         search_scale(lambda _: loss, SCALES)
 
 
@@ -169,10 +171,15 @@ def test_statistics_divided_are_those_of_divided_inputs(inputs: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_an_input_that_is_not_finite_is_refused_by_the_layers_name(inputs: torch.Tensor, bad: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [(torch.float16, "try float32"), (torch.float32, "look at the checkpoint that it comes from")]
+)
+def test_an_input_that_is_not_finite_is_refused_by_the_layers_name(
+    inputs: torch.Tensor, bad: float, dtype: torch.dtype, advice: str
+) -> None:
     inputs[3, 3] = bad
-    with pytest.raises(AwqdocError, match=r"^The input of layers.7.fc1 holds inf or nan .*; try float32\.$"):
-        InputStatistics("layers.7.fc1").add(inputs)
+    with pytest.raises(AwqdocError, match=rf"^The input of layers.7.fc1 holds inf or nan .*; {advice}\.$"):
+        InputStatistics("layers.7.fc1").add(inputs.to(dtype))
 
 
 def test_windows_are_cut_without_overlap_from_the_start() -> None:
@@ -185,6 +192,12 @@ def test_windows_are_cut_without_overlap_from_the_start() -> None:
 def test_text_without_a_token_is_refused() -> None:
     with pytest.raises(AwqdocError, match=r"^The calibration text is empty: .*\.$"):
         windows([])
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, 1), (-1, 1), (2, 0), (2, -1)])
+def test_windows_of_nothing_are_refused(length: int, count: int) -> None:
+    with pytest.raises(AwqdocError, match=rf"of 1 or more; found length {length}, count {count}\.$"):
+        windows(range(10), length, count)
 
 
 def test_text_shorter_than_a_window_is_refused() -> None:

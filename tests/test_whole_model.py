@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from awqdoc.models import QuantizedLinear, load
+from awqdoc.models import QuantizedLinear, Settings, load, quantize, save
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "gallery" / "quantization" / "plot_80_whole_model.py"
@@ -87,6 +87,29 @@ def test_what_cannot_be_quantized_is_one_sentence(arguments: list[str], words: s
     assert words in done.stderr
     assert done.stderr.startswith(f"{DEMO.name}: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("context", "quantized"), [(32, False), (64, True)])
+def test_a_model_that_the_page_cannot_take_is_one_sentence(
+    context: int, quantized: bool, tokenizer: Any, tmp_path: Path
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=len(tokenizer),
+        max_position_embeddings=context,
+    )  # fmt: skip
+    model, folder = LlamaForCausalLM(config), tmp_path / "model"
+    if quantized:
+        quantize(model, None, Settings("rtn", group_size=32), progress=False)
+        save(model, tokenizer, folder)
+        sentence = "The model is quantized already: give its original."
+    else:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        sentence = "The model needs a context of 64 tokens; found 32."
+    done = run("--model", folder, "--quick-test", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"{DEMO.name}: {sentence}\n")
 
 
 @pytest.mark.slow

@@ -44,6 +44,11 @@ class Settings:
         AutoAWQ's variant of the scale, its default; the paper and llm-awq have none.
     clip : bool
         Whether AWQ also searches for clipping thresholds.
+
+    Raises
+    ------
+    AwqdocError
+        If a method, bits or a group size is none of these.
     """
 
     method: str = "awq"
@@ -56,6 +61,12 @@ class Settings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise AwqdocError(f"The method must be one of {', '.join(METHODS)}; found {self.method!r}.")
+        if type(self.bits) is not int or self.bits not in (3, 4):
+            raise AwqdocError(f"A code has 4 or 3 bits; found {self.bits!r}.")
+        if type(self.group_size) is not int or not (self.group_size == -1 or self.group_size >= 1):
+            raise AwqdocError(
+                f"The group size must be positive, or -1 for one group in each column; found {self.group_size!r}."
+            )
 
 
 @dataclass
@@ -93,7 +104,8 @@ def quantize_block(
     Raises
     ------
     AwqdocError
-        If a weight or an activation is not finite, or a size does not divide into groups.
+        If a weight or an activation is not finite, float16 holds no scale or bias for it, or a size does not divide
+        into groups; with the name of the layer.
     """
     result = BlockResult()
     linears = {name: linear_of(block, name) for name in family.linears}
@@ -101,7 +113,7 @@ def quantize_block(
         seen = walk.observe(block, place, family, calls)
         result.outputs = seen.outputs
         if settings.method == "awq":
-            result.searches = _scale(block, family, seen, settings)
+            result.searches = _scale(block, place, family, seen, settings)
         grams = {name: seen.statistics[fold.consumers[0]].gram for fold in family.folds for name in fold.consumers}
     for name, linear in linears.items():
         try:
@@ -113,10 +125,11 @@ def quantize_block(
                 quantized = gptq(weight, grams[name], *_grid(settings))
             else:
                 quantized = round_to_nearest(weight, *_grid(settings))
+            packed = QuantizedLinear.of(quantized, linear.bias)
         except AwqdocError as error:
             raise AwqdocError(f"{place}.{name}: {error}") from None
         result.weights[name] = quantized
-        block.set_submodule(name, QuantizedLinear.of(quantized, linear.bias))
+        block.set_submodule(name, packed)
     if settings.method == "gptq":
         result.outputs = walk.run(block, calls)
     return result
@@ -126,10 +139,17 @@ def _grid(settings: Settings) -> tuple[int, int, bool]:
     return settings.group_size, settings.bits, settings.symmetric
 
 
-def _scale(block: nn.Module, family: Family, seen: Observation, settings: Settings) -> dict[str, ScaleSearch]:
+def _scale(
+    block: nn.Module, place: str, family: Family, seen: Observation, settings: Settings
+) -> dict[str, ScaleSearch]:
     """Search all scales on the unmodified block, then fold them, as the references do."""
     folds = [fold for fold in family.folds if applicable(fold, block)]
-    searches = {fold.consumers[0]: _search(block, fold, seen, settings) for fold in folds}
+    searches: dict[str, ScaleSearch] = {}
+    for fold in folds:
+        try:
+            searches[fold.consumers[0]] = _search(block, fold, seen, settings)
+        except AwqdocError as error:
+            raise AwqdocError(f"{place}.{fold.consumers[0]}: {error}") from None
     for fold in folds:
         scale = searches[fold.consumers[0]].scale
         fold_scale(block, fold, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from awqdoc.models.families import FAMILIES, blocks_of, family_of, linear_of
 from awqdoc.models.linear import QuantizedLinear
 
 AGAIN = "quantize again, or fetch the checkpoint again"
+ROTARY = "rotary_emb.inv_freq"
+"""The end of a name that old checkpoints hold and that no model has a place for: it is computed."""
 
 
 def is_awq(config: Any) -> bool:
@@ -35,6 +37,11 @@ def _quantization(config: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else dict(found.to_dict())
 
 
+def first_words(error: Exception) -> str:
+    """Return the first sentence of an error of a library, on one line."""
+    return " ".join(str(error).split()).split(". ")[0][:160] or type(error).__name__
+
+
 def build_quantized(config: Any, folder: Path, dtype: torch.dtype) -> Any:
     """Build the model of an AWQ checkpoint and fill it from the folder's safetensors files.
 
@@ -48,14 +55,12 @@ def build_quantized(config: Any, folder: Path, dtype: torch.dtype) -> Any:
     Raises
     ------
     AwqdocError
-        If a key is unknown, or a tensor is missing, left over, of another shape or truncated.
+        If the configuration is none that can be read here, or a tensor is missing, left over, held twice, of another
+        shape or truncated.
     """
-    from transformers import AutoModelForCausalLM
-
     group_size, left_out = _read_config(_quantization(config), folder)
     del config.quantization_config
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model = _empty(config, folder, dtype)
     family = family_of(model)
     for number, block in enumerate(blocks_of(model, family)):
         for name in family.linears:
@@ -70,17 +75,36 @@ def build_quantized(config: Any, folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
+def _empty(config: Any, folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # of any kind that a size or a name in it may lead to
+        raise AwqdocError(f"The config.json of {folder} describes no model ({first_words(error)}): {AGAIN}.") from None
+
+
 def _read_config(found: dict[str, Any], folder: Path) -> tuple[int, list[str]]:
     # AutoAWQ's own names and those of transformers.
     bits = found.get("bits", found.get("w_bit"))
     group_size = found.get("group_size", found.get("q_group_size"))
     version = str(found.get("version", "gemm")).lower()
-    if bits != 4 or version != "gemm" or not isinstance(group_size, int) or group_size == 0 or group_size < -1:
+    if bits != 4 or version != "gemm" or type(group_size) is not int or group_size == 0 or group_size < -1:
         raise AwqdocError(
-            f"The quantization_config of {folder} must say bits 4, version gemm and a group_size; it says bits {bits}, "
-            f"version {version}, group_size {group_size}."
+            f"The quantization_config of {folder} must say bits 4, version gemm and a group_size; it says bits "
+            f"{bits!r}, version {version}, group_size {group_size!r}."
         )
-    return group_size, list(found.get("modules_to_not_convert") or [])
+    zero_point = found.get("zero_point", True)
+    if zero_point is not True:
+        raise AwqdocError(f"The quantization_config of {folder} must say zero_point true; it says {zero_point!r}.")
+    left_out = found.get("modules_to_not_convert") or []
+    if not isinstance(left_out, list) or not all(isinstance(part, str) for part in left_out):
+        raise AwqdocError(
+            f"The quantization_config of {folder} must have a list of names as modules_to_not_convert; it has "
+            f"{left_out!r}."
+        )
+    return group_size, left_out
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -91,11 +115,19 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     if not files:
         raise AwqdocError(f"{folder} has no safetensors file; pickles are not loaded: {AGAIN}.")
     tensors: dict[str, torch.Tensor] = {}
+    holder: dict[str, Path] = {}
     for file in files:
         try:
-            tensors |= load_file(file)
+            found = load_file(file)
         except (OSError, SafetensorError) as error:
             raise AwqdocError(f"{file} cannot be read (truncated? {error}): {AGAIN}.") from None
+        twice = sorted(holder.keys() & found.keys())
+        if twice:
+            raise AwqdocError(
+                f"{twice[0]} is both in {holder[twice[0]]} and in {file}: leave only the files of one checkpoint."
+            )
+        holder |= dict.fromkeys(found, file)
+        tensors |= found
     return tensors
 
 
@@ -106,7 +138,7 @@ def _fill(model: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, fold
         if copy in tensors:
             tensors.setdefault(original, tensors.pop(copy))
     missing = [name for name in wanted if name not in tensors and name not in model.all_tied_weights_keys]
-    unknown = [name for name in tensors if name not in wanted and not name.endswith("rotary_emb.inv_freq")]
+    unknown = [name for name in tensors if name not in wanted and not name.endswith(ROTARY)]
     if missing or unknown:
         what = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which its configuration has no place for"
         raise AwqdocError(f"The checkpoint {folder} {what} ({len(missing)} missing, {len(unknown)} unknown): {AGAIN}.")
@@ -115,11 +147,17 @@ def _fill(model: Any, tensors: dict[str, torch.Tensor], dtype: torch.dtype, fold
             raise AwqdocError(
                 f"{name} of {folder} is {_kind(tensor)}; the configuration says {_kind(wanted[name])}: {AGAIN}."
             )
-    packed = ("qweight", "qzeros", "scales")
-    kept = {n: t if n.endswith(packed) else t.to(dtype) for n, t in tensors.items() if n in wanted}
+    kept = {name: tensor.to(_dtype(name, tensor, dtype)) for name, tensor in tensors.items() if name in wanted}
     model.load_state_dict(kept, assign=True, strict=False)
     model.tie_weights()
     _rebuild_rotary(model)
+
+
+def _dtype(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which a tensor is kept: scales are multiplied in float16, so what it can't hold shows."""
+    if name.endswith((".qweight", ".qzeros")):
+        return tensor.dtype
+    return torch.float16 if name.endswith(".scales") else dtype
 
 
 def _kind(tensor: torch.Tensor) -> str:
@@ -135,7 +173,7 @@ def _rebuild_rotary(model: Any) -> None:
             model.set_submodule(name, type(module)(model.config))
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
+def save(model: Any, tokenizer: Any, folder: Path | str) -> None:
     """Write a quantized model as a standard AWQ checkpoint; the folder appears whole or not at all.
 
     AutoAWQ reads it, and transformers does with gptqmodel installed. Configuration keys and tensor names are those of
@@ -149,10 +187,28 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     Raises
     ------
     AwqdocError
-        If the layers are not all quantized to the same 4 bits and group size, the folder exists, or it cannot be
-        written to.
+        If the layers are not all quantized to the same 4 bits and group size, float16 cannot hold what is not
+        quantized, the folder exists, or it cannot be written to.
     """
+    folder = Path(folder)
     refuse_occupied(folder)
+    half = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    write(model, tokenizer, folder, half, "nothing was left there")
+
+
+def write(model: Any, tokenizer: Any, folder: Path, half: Path, kept: str) -> None:
+    """Write a checkpoint as `save` does, in a folder `half` that becomes `folder` when it is complete.
+
+    Parameters
+    ----------
+    kept : str
+        What remains where it cannot be written, for the error.
+
+    Raises
+    ------
+    AwqdocError
+        As `save`.
+    """
     layers = [module for module in model.modules() if isinstance(module, QuantizedLinear)]
     kinds = {(layer.bits, layer.group_size) for layer in layers}
     bits = {layer.bits for layer in layers}
@@ -169,8 +225,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     whole = all(layer.group_size == layer.in_features for layer in layers)
     if len(kinds) > 1 and not whole:
         raise AwqdocError(f"An AWQ checkpoint has one group size; this model has {sorted(g for _, g in kinds)}.")
-    half = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     config = model.config
+    tensors = dict(_in_half(model))
     try:
         config.quantization_config = {
             "quant_method": "awq",
@@ -181,17 +237,22 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
             "modules_to_not_convert": None,
         }
         with quiet():
-            model.save_pretrained(half, state_dict=dict(_in_half(model)))
+            model.save_pretrained(half, state_dict=tensors)
             tokenizer.save_pretrained(half)
         _set_dtype(half / "config.json")
         half.replace(folder)
     except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
-        raise AwqdocError(
-            f"{folder} cannot be written ({error}): make room or choose another folder; nothing was left there."
-        ) from None
+        raise unwritten(folder, error, kept) from None
     finally:
         del config.quantization_config
         shutil.rmtree(half, ignore_errors=True)
+
+
+def unwritten(path: Path, error: Exception, kept: str) -> AwqdocError:
+    """Return the sentence on a file or folder that cannot be written; `kept` says what remains."""
+    full = any(words in str(error) for words in ("No space left", "quota exceeded"))
+    advice = "make room or choose another folder" if full else "choose another folder"
+    return AwqdocError(f"{path} cannot be written ({error}): {advice}; {kept}.")
 
 
 def _set_dtype(file: Path) -> None:
@@ -221,8 +282,32 @@ def _in_half(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in model.state_dict().items():
         # Tied weights stay one tensor, else both would be written.
         key = tensor.data_ptr()
-        halves.setdefault(key, tensor.half() if tensor.is_floating_point() else tensor)
+        halves.setdefault(key, to_half(name, tensor) if tensor.is_floating_point() else tensor)
         yield name, halves[key]
+
+
+def refuse_unsavable(model: nn.Module, quantized: Collection[str]) -> None:
+    """Refuse a model in which anything but the weights in `quantized`, by name, is beyond float16."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and name not in quantized:
+            to_half(name, tensor)
+
+
+def to_half(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float16.
+
+    Raises
+    ------
+    AwqdocError
+        If a value is not finite then.
+    """
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise AwqdocError(
+            f"{name} reaches {float(tensor.abs().max()):.3g}, and a checkpoint in float16 holds at most 65504: it "
+            "cannot be saved without loss."
+        )
+    return half
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -231,5 +316,12 @@ def refuse_occupied(folder: Path) -> None:
         raise AwqdocError(
             f"The checkpoint needs a folder of its own; found {str(folder)!r}: give the name of a new one."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    try:
+        link = folder.is_symlink()
+        occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise AwqdocError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
+    if occupied:
         raise AwqdocError(f"{folder} exists and is not empty: choose another folder, or delete it first.")
+    if link:  # which a folder cannot replace
+        raise AwqdocError(f"{folder} is a symbolic link: give the folder that it leads to, or delete it first.")

@@ -58,8 +58,10 @@ def evaluation_windows(tokenizer: Any, documents: list[str], length: int) -> tup
     Raises
     ------
     AwqdocError
-        If the text does not fill one window.
+        If the text does not fill one window, or a window has no token to predict.
     """
+    if length < 2:
+        raise AwqdocError(f"A window needs 2 tokens or more, since the first is not predicted; found {length}.")
     end = tokenizer.eos_token_id
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end
     if end is None or start is None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from awqdoc.errors import AwqdocError
+from awqdoc.models.linear import QuantizedLinear
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def family_of(model: Any) -> Family:
     Raises
     ------
     AwqdocError
-        If its architecture, or a layer in one of its blocks, is none that can be quantized.
+        If its architecture, or a layer in one of its blocks, is none that can be quantized, it is quantized already or
+        has no blocks.
     """
     kind = model.config.model_type
     family = FAMILIES.get(kind)
@@ -92,7 +94,10 @@ def family_of(model: Any) -> Family:
             f"This OPT has the activation {model.config.activation_function!r}, through which no scale can be folded; "
             "supported is 'relu'."
         )
-    for number, block in enumerate(blocks_of(model, family)):
+    blocks = blocks_of(model, family)
+    if len(blocks) == 0:
+        raise AwqdocError("The model has no blocks (num_hidden_layers 0): there is nothing to quantize.")
+    for number, block in enumerate(blocks):
         _check_block(f"{family.blocks}.{number}", block, family)
     return family
 
@@ -103,6 +108,8 @@ def _check_block(place: str, block: nn.Module, family: Family) -> None:
     matrices = {name for name, leaf in leaves.items() for p in leaf.parameters(recurse=False) if p.dim() > 1}
     for name in (*family.linears, *matrices):
         module = leaves.get(name)
+        if isinstance(module, QuantizedLinear):
+            raise AwqdocError("The model is quantized already: give its original.")
         found = "nothing" if module is None else f"a {type(module).__name__}"
         if type(module) is not nn.Linear or name not in family.linears:
             raise AwqdocError(f"{place}.{name} is {found}, which can't be quantized; supported are Linear {supported}.")

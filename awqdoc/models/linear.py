@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from awqdoc.errors import AwqdocError
 from awqdoc.formats import QuantizedWeight
 from awqdoc.packing import pack, unpack
 
@@ -35,14 +36,23 @@ class QuantizedLinear(nn.Module):
 
     @classmethod
     def of(cls, weight: QuantizedWeight, bias: torch.Tensor | None) -> QuantizedLinear:
-        """Make a layer of a quantized weight [K, N] and the bias [N] of the original layer."""
+        """Make a layer of a quantized weight [K, N] and the bias [N] of the original layer.
+
+        Raises
+        ------
+        AwqdocError
+            If float16 cannot hold the bias.
+        """
         k, n = weight.codes.shape
         with torch.device("meta"):
             layer = cls(k, n, weight.group_size, weight.bits, bias is not None)
         for name, tensor in pack(weight, "awq").items():
             layer.register_buffer(name, tensor)
         if bias is not None:
-            layer.register_buffer("bias", bias.detach().half())
+            half = bias.detach().half()
+            if not torch.isfinite(half).all():
+                raise AwqdocError(f"The bias reaches {float(bias.abs().max()):.3g}, and float16 holds at most 65504.")
+            layer.register_buffer("bias", half)
         return layer
 
     @property

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from awqdoc import __version__
 from awqdoc.errors import AwqdocError
 from awqdoc.models import walk
 from awqdoc.models.blocks import Settings, quantize_block
-from awqdoc.models.checkpoint import refuse_occupied, save
+from awqdoc.models.checkpoint import refuse_occupied, refuse_unsavable, unwritten, write
 from awqdoc.models.families import Family, blocks_of, family_of, linear_of
 from awqdoc.models.linear import QuantizedLinear
 from awqdoc.models.walk import Call
@@ -85,15 +86,11 @@ def quantize(
     ------
     AwqdocError
         If the model is of another family, a size does not divide into groups, something is not finite, the
-        calibration is missing or the folder cannot be written to.
+        calibration is missing or does not fit the model, or the folder cannot be written to.
     """
-    family = family_of(model)
-    blocks = blocks_of(model, family)
-    _check_sizes(blocks[0], family, settings.group_size)
+    family, blocks = _check(model, windows, settings)
     if settings.method == "rtn":
         windows = None
-    elif windows is None:
-        raise AwqdocError(f"The method {settings.method!r} needs calibration windows; only 'rtn' goes without.")
     where = torch.device(device) if device is not None else linear_of(blocks[0], family.linears[0]).weight.device
     model.eval()
     report = Report()
@@ -119,6 +116,42 @@ def quantize(
             calls = walk.next_calls(calls, outputs)
             block.to(home)
     return report
+
+
+def _check(model: Any, windows: torch.Tensor | None, settings: Settings) -> tuple[Family, nn.ModuleList]:
+    """Refuse before any work what would fail in it; return the model's family and its blocks."""
+    family = family_of(model)
+    blocks = blocks_of(model, family)
+    _check_sizes(blocks[0], family, settings.group_size)
+    if settings.method != "rtn":
+        if windows is None:
+            raise AwqdocError(f"The method {settings.method!r} needs calibration windows; only 'rtn' goes without.")
+        _check_windows(model, windows)
+    return family, blocks
+
+
+def _check_windows(model: Any, windows: Any) -> None:
+    """Refuse calibration that is none, or that of another model."""
+    if not isinstance(windows, torch.Tensor):
+        raise AwqdocError(f"The calibration must be a tensor, int64 [windows, tokens]; found {type(windows).__name__}.")
+    if windows.dtype != torch.int64 or windows.dim() != 2 or windows.numel() == 0:
+        raise AwqdocError(
+            "The calibration must be int64 [windows, tokens] with one or more of each; found "
+            f"{str(windows.dtype).removeprefix('torch.')} {list(windows.shape)}."
+        )
+    low, high = (int(bound) for bound in windows.aminmax())
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if low < 0 or high >= vocabulary:
+        raise AwqdocError(
+            f"The calibration holds token {low if low < 0 else high}, but the model knows {vocabulary} tokens: is the "
+            "tokenizer that of another model?"
+        )
+    context = model.config.max_position_embeddings
+    if windows.shape[1] > context:
+        raise AwqdocError(
+            f"The calibration has windows of {windows.shape[1]} tokens, but the model's context is {context}: cut "
+            "shorter ones."
+        )
 
 
 def _take_over(
@@ -168,9 +201,7 @@ def _store(block: nn.Module, file: Path, key: str) -> None:
         save_file({name: t.contiguous().cpu() for name, t in block.state_dict().items()}, half, {"key": key})
         half.replace(file)
     except Exception as error:  # safetensors has an error of its own for a full disk
-        raise AwqdocError(
-            f"{file} cannot be written ({error}): make room or choose another folder; what is finished is kept."
-        ) from None
+        raise unwritten(file, error, "what is finished is kept") from None
     finally:
         with suppress(OSError):
             half.unlink()
@@ -206,11 +237,15 @@ def _interruption(keep: Path | None, blocks: int, report: Report) -> Iterator[No
     except KeyboardInterrupt:
         if keep is not None:
             done = report.resumed + len(report.searches)
-            print(
-                f"\nInterrupted: {done} of {blocks} blocks are kept in {keep}; the same command goes on from there.",
-                file=sys.stderr,
-            )
+            _tell_interrupted(keep, done, blocks)
         raise
+
+
+def _tell_interrupted(keep: Path, done: int, blocks: int) -> None:
+    print(
+        f"\nInterrupted: {done} of {blocks} blocks are kept in {keep}; the same command goes on from there.",
+        file=sys.stderr,
+    )
 
 
 @contextmanager
@@ -224,7 +259,7 @@ def _bar(blocks: nn.ModuleList, progress: bool) -> Iterator[Any]:
 
 
 def quantize_to(
-    folder: Path,
+    folder: Path | str,
     model: Any,
     tokenizer: Any,
     windows: torch.Tensor | None,
@@ -233,8 +268,8 @@ def quantize_to(
 ) -> Report:
     """Quantize a model and save it as an AWQ checkpoint in `folder`.
 
-    Finished blocks are kept in ``<folder>.partial`` until the checkpoint is complete: after an interruption the same
-    call goes on from there.
+    Finished blocks are kept in ``<folder>.partial`` until the checkpoint is complete: after an interruption, also one
+    while the checkpoint is written, the same call goes on from there.
 
     Raises
     ------
@@ -243,9 +278,47 @@ def quantize_to(
     """
     if settings.bits != 4:
         raise AwqdocError(f"An AWQ checkpoint has layers of 4 bits; found {settings.bits}: quantize with bits=4.")
+    folder = Path(folder)
     refuse_occupied(folder)
+    family, blocks = _check(model, windows, settings)
+    places = [f"{family.blocks}.{number}.{name}.weight" for number in range(len(blocks)) for name in family.linears]
+    refuse_unsavable(model, places)
     keep = folder.with_name(folder.name + ".partial")
-    report = quantize(model, windows, settings, device, keep)
-    save(model, tokenizer, folder)
-    shutil.rmtree(keep, ignore_errors=True)
+    try:
+        _probe(folder, keep)
+        report = quantize(model, windows, settings, device, keep)
+        _finish(model, tokenizer, folder, keep, report)
+    finally:
+        if _complete(folder):  # nothing of what was kept is needed any more
+            shutil.rmtree(keep, ignore_errors=True)
+        with suppress(OSError):
+            keep.rmdir()  # if nothing is kept in it
     return report
+
+
+def _probe(folder: Path, keep: Path) -> None:
+    """Refuse a place that cannot be written to, before hours of work for it."""
+    try:
+        keep.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=keep):
+            pass
+    except OSError as error:
+        raise AwqdocError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
+
+
+def _finish(model: Any, tokenizer: Any, folder: Path, keep: Path, report: Report) -> None:
+    """Write the checkpoint, beside the finished blocks until it is complete: what a kill leaves goes with them."""
+    half = keep / f"checkpoint.{os.getpid()}.tmp"
+    kept = f"all blocks are kept in {keep}, and the same command goes on from there"
+    try:
+        write(model, tokenizer, folder, half, kept)
+    except KeyboardInterrupt:
+        if not _complete(folder):
+            done = report.resumed + len(report.searches)
+            _tell_interrupted(keep, done, done)
+        raise
+
+
+def _complete(folder: Path) -> bool:
+    """Whether a checkpoint was written: it appears whole."""
+    return (folder / "config.json").exists()

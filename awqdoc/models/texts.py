@@ -40,6 +40,11 @@ def calibration_windows(
     """Tokenize the shipped calibration text and cut it into windows, int64 [windows, length].
 
     As in AutoAWQ, windows run across the ends of documents and have no begin-of-text token of their own.
+
+    Raises
+    ------
+    AwqdocError
+        As `awqdoc.quantize.windows`, or if the domain is unknown.
     """
     end = tokenizer.eos_token_id
     tokens: list[int] = []

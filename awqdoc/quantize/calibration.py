@@ -30,8 +30,10 @@ def windows(tokens: Sequence[int] | torch.Tensor, length: int = 512, count: int 
     Raises
     ------
     AwqdocError
-        If the text is empty or shorter than a window.
+        If the text is empty or shorter than a window, or length or count is below 1.
     """
+    if length < 1 or (count is not None and count < 1):
+        raise AwqdocError(f"Windows need a length and a count of 1 or more; found length {length}, count {count}.")
     flat = torch.as_tensor(tokens, dtype=torch.long).flatten()
     if len(flat) == 0:
         raise AwqdocError("The calibration text is empty: give one of a few hundred kilobytes.")
@@ -71,9 +73,10 @@ class InputStatistics:
         with tf32():
             gram = rows.t() @ rows
         if not torch.isfinite(abs_sum).all():
+            advice = "look at the checkpoint that it comes from" if x.dtype == torch.float32 else "try float32"
             raise AwqdocError(
                 f"The input of {self.name} holds inf or nan on the calibration text: the model overflows in this "
-                "dtype, or its weights are damaged; try float32."
+                f"dtype, or its weights are damaged; {advice}."
             )
         self.abs_sum = abs_sum if self.abs_sum is None else self.abs_sum + abs_sum
         self.gram_sum = gram if self.gram_sum is None else self.gram_sum.add_(gram)

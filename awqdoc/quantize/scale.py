@@ -101,7 +101,10 @@ def search_scale(loss: Callable[[torch.Tensor], float], scales: Sequence[torch.T
     losses = tuple(loss(scale) for scale in scales)
     finite = [i for i, value in enumerate(losses) if value == value and value != float("inf")]
     if not finite:
-        raise AwqdocError("No scale gave a finite output: the model overflows on the calibration text; try float32.")
+        raise AwqdocError(
+            "No scale gave a finite output: the model overflows on the calibration text; try float32 if it is in "
+            "half precision."
+        )
     best = min(finite, key=losses.__getitem__)
     return ScaleSearch(best / GRID, scales[best], losses)
 

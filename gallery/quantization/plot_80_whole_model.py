@@ -4,13 +4,11 @@ A whole model, before and after
 
 What do I get when I quantize a model with AWQ? How much smaller is it, how far is it from
 the original, does it still write the same, and who can load it? This page goes all the
-way: load, quantize, save, read back, compare. As a program it does the same for any Llama
-or OPT::
+way: load, quantize, save, read back, compare. As a program, for any Llama or OPT::
 
     python plot_80_whole_model.py --model facebook/opt-125m --save opt-125m-awq
 
-Nothing on this page is replayed from a recording. The machine that made it computed it,
-and the labels name that machine.
+Nothing here is replayed from a recording: the machine that the labels name computed it.
 """
 
 # %%
@@ -28,6 +26,7 @@ from pathlib import Path
 import torch
 from awqdoc import gpu, models, script
 from awqdoc import visualization as vis
+from awqdoc.errors import AwqdocError
 
 parser = script.parser("Quantize a model with AWQ and compare it with its original.")
 parser.add_argument("--model", default=models.EMBEDDED, help="hub name or folder")
@@ -40,6 +39,9 @@ options = script.parse(parser)
 device = "cuda" if gpu.suitable() else "cpu"
 here = vis.Here.now(device)
 fp16, tokenizer = models.load(options.model, device)
+context = fp16.config.max_position_embeddings
+if context < 64:
+    raise AwqdocError(f"The model needs a context of 64 tokens; found {context}.")
 published = (options.model, options.group_size) == (models.EMBEDDED, 128)
 published = published and not options.quick_test
 
@@ -56,7 +58,7 @@ published = published and not options.quick_test
 
 count, length = (128, 512) if device == "cuda" else (8, 256)
 count, length = (2, 128) if options.quick_test else (count, length)
-length = min(length, fp16.config.max_position_embeddings // 2)
+length = min(length, context // 2)
 windows = models.calibration_windows(tokenizer, length=length, count=count)
 settings = models.Settings("awq", group_size=options.group_size)
 print(f"calibration: {len(windows)} windows of {length} tokens, on {here.machine}")
@@ -102,8 +104,7 @@ distribution = vis.plot_weight_distribution(weights, here, title)
 # Errors, block after block
 # -------------------------
 # They have cancelled in the hidden state, which each block hands to the next (behind the
-# last one it is also normalized). On text that was not calibrated on, beside plain
-# rounding:
+# last one it is also normalized). On text not calibrated on, beside plain rounding:
 
 rounded = copy.deepcopy(fp16)
 models.quantize(rounded, None, models.Settings("rtn", group_size=options.group_size))
@@ -118,8 +119,7 @@ def hidden_states(model):
     return [state.float() for state in output.hidden_states[1:]]
 
 
-original = hidden_states(fp16)
-errors, rows = {}, []
+original, errors, rows = hidden_states(fp16), {}, []
 for name, model in (("rounding", rounded), ("AWQ", int4)):
     pairs = zip(hidden_states(model), original, strict=True)
     errors[name] = [float(((a - b).norm(dim=2) / b.norm(dim=2)).mean()) for a, b in pairs]
