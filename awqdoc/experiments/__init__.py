@@ -82,6 +82,7 @@ _TABLE = (
     Experiment("calibration", "How much calibration text does AWQ need, and of which kind?", 1, timed=False),
     Experiment("accuracy", "What do INT4 and INT3 cost in accuracy?", 2, timed=False),
     Experiment("side-by-side", "Do we, AutoAWQ and GPTQModel get the same from the same model, and how fast?", 3),
+    Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 2),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}

@@ -6,16 +6,18 @@ and `Layout.where` are computed from it. Nothing restates a format.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.nn import functional
 
 from awqdoc.errors import AwqdocError
 from awqdoc.formats import QuantizedWeight
 from awqdoc.packing import checks
-from awqdoc.packing.bits import Order, from_words, to_words
+from awqdoc.packing.bits import Order
 from awqdoc.packing.layouts import LAYOUTS, Layout
 
-__all__ = ["LAYOUTS", "Layout", "Order", "convert", "pack", "unpack"]
+__all__ = ["LAYOUTS", "Layout", "Order", "convert", "explorer_data", "pack", "unpack"]
 
 
 def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
@@ -39,7 +41,7 @@ def pack(weight: QuantizedWeight, format: str) -> dict[str, torch.Tensor]:
     checks.weight(layout, weight)
     order = layout.scale_order(weight.scales.shape[0])
     padding = layout.padding(weight.group_size)
-    tensors = {"qweight": to_words(layout.weight.arrange(weight.codes))}
+    tensors = {"qweight": layout.weight.to_words(weight.codes)}
     if layout.zeros is not None:
         tensors["qzeros"] = _pack_zeros(layout, layout.zeros, weight, padding)
     tensors["scales"] = (
@@ -81,7 +83,7 @@ def unpack(
     rows = groups + -groups % layout.padding(group_size)
     order = layout.scale_order(groups)
     scales = order.restore(tensors["scales"].unsqueeze(2), (rows, n))[:groups]
-    codes = layout.weight.restore(from_words(tensors["qweight"]), (k, n))
+    codes = layout.weight.from_words(tensors["qweight"], (k, n))
     zeros = None
     if layout.zeros is not None:
         zeros = _unpack_zeros(layout, layout.zeros, tensors["qzeros"], scales, (rows, n))
@@ -108,6 +110,23 @@ def convert(
     return pack(unpack(tensors, source, group_size=group_size, shape=shape, bits=bits), target)
 
 
+def explorer_data() -> list[dict[str, Any]]:
+    """Return the fields of every format's codes as the site's layout explorer takes them: JSON, nothing computed."""
+    return [
+        {
+            "name": layout.name,
+            "title": layout.title,
+            "row": layout.weight.row,
+            "word": layout.weight.word,
+            "nibble": layout.weight.nibble,
+            "nibbles": layout.weight.nibbles,
+            "wordtype": f"int{4 * layout.weight.nibbles}",
+            "lane": layout.lane,
+        }
+        for layout in LAYOUTS.values()
+    ]
+
+
 def _pack_zeros(layout: Layout, order: Order, weight: QuantizedWeight, padding: int) -> torch.Tensor:
     zeros = weight.zeros
     if zeros is None:
@@ -122,7 +141,7 @@ def _pack_zeros(layout: Layout, order: Order, weight: QuantizedWeight, padding: 
             )
         return order.arrange(_padded(product, padding)).squeeze(2).contiguous()
     stored = zeros - 1 if layout.zero == "z - 1" else zeros
-    return to_words(order.arrange(_padded(stored, padding)))
+    return order.to_words(_padded(stored, padding))
 
 
 def _unpack_zeros(
@@ -131,7 +150,7 @@ def _unpack_zeros(
     groups = len(scales)
     if layout.zero == "-s z":
         return _zero_of(order.restore(qzeros.unsqueeze(2), padded)[:groups], scales).contiguous()
-    zeros = order.restore(from_words(qzeros), padded)[:groups].contiguous()
+    zeros = order.from_words(qzeros, padded)[:groups].contiguous()
     return zeros + 1 if layout.zero == "z - 1" else zeros
 
 

@@ -112,10 +112,25 @@ class Order:
 
         Each axis must be a multiple of its tile.
         """
-        split, place = self._split(values.shape)
-        sizes = dict(zip(place, split, strict=True))
+        spread = self._spread(values)
+        sizes = dict(zip(self.bits, spread.shape, strict=True))
         shape = [prod(sizes[bit] for bit in parse(field)) for field in (self.row, self.word, self.nibble)]
-        return values.reshape(split).permute([place.index(bit) for bit in self.bits]).reshape(shape)
+        return spread.reshape(shape)
+
+    def to_words(self, codes: torch.Tensor) -> torch.Tensor:
+        """Pack codes, uint8 [first axis, second axis], into int32 or int16 [rows, words], the lowest nibble first."""
+        spread = self._spread(codes)
+        # The last axis is the lowest bit of the nibble, so its two halves are the nibbles of each byte. One operation
+        # reads every code once and writes every byte once.
+        packed = torch.empty(spread.shape[:-1], dtype=torch.uint8, device=codes.device)
+        torch.add(spread[..., 0], spread[..., 1], alpha=16, out=packed)
+        rows = prod(spread.shape[: len(parse(self.row))])
+        return packed.view(rows, -1).view(torch.int32 if self.nibbles == 8 else torch.int16)
+
+    def from_words(self, words: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+        """Undo `to_words`: int32 or int16 [rows, words] back to codes [first axis, second axis]."""
+        packed = words.contiguous().view(torch.uint8)
+        return self.restore(torch.stack([packed & 15, packed >> 4], dim=2), shape)
 
     def restore(self, stored: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
         """Undo `arrange`: values [rows, words, nibbles] back to [first axis, second axis]."""
@@ -123,6 +138,11 @@ class Order:
         sizes = dict(zip(place, split, strict=True))
         order = [self.bits.index(bit) for bit in place]
         return stored.reshape([sizes[bit] for bit in self.bits]).permute(order).reshape(shape)
+
+    def _spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Give every bit an axis of its own, in the order of memory: a view if the values are contiguous."""
+        split, place = self._split(values.shape)
+        return values.reshape(split).permute([place.index(bit) for bit in self.bits])
 
     def _split(self, shape: Any) -> tuple[list[int], list[Bit]]:
         """Return the extents when every bit has an axis of its own, and which bit each of these axes is."""
@@ -133,16 +153,3 @@ class Order:
             place += own
             sizes += [size >> bit.number if bit.rest else 2 for bit in own]
         return sizes, place
-
-
-def to_words(nibbles: torch.Tensor) -> torch.Tensor:
-    """Pack uint8 nibbles [rows, words, 8 or 4], the lowest first, into int32 or int16 [rows, words]."""
-    rows, words, count = nibbles.shape
-    packed = nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)
-    return packed.contiguous().view(torch.int32 if count == 8 else torch.int16).view(rows, words)
-
-
-def from_words(words: torch.Tensor) -> torch.Tensor:
-    """Undo `to_words`: int32 or int16 [rows, words] to uint8 [rows, words, 8 or 4]."""
-    packed = words.contiguous().view(torch.uint8).view(*words.shape, -1)
-    return torch.stack([packed & 15, packed >> 4], dim=3).flatten(2)

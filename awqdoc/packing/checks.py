@@ -33,8 +33,7 @@ def sizes(layout: Layout, k: int, n: int, group_size: int) -> None:
             f"found {group_size}."
         )
     if layout.padded and layout.padding(group_size) == 1:
-        least = ", ".join(str(size) for size, _ in reversed(layout.padded))
-        raise AwqdocError(f"'{layout.name}' takes group sizes from {least} up; found {group_size}.")
+        raise AwqdocError(f"'{layout.name}' takes group sizes from {layout.padded[-1][0]} up; found {group_size}.")
 
 
 def _up(size: int, multiple: int) -> int:
@@ -115,7 +114,8 @@ def tensors(
     order = found.get("g_idx")
     if order is not None and not torch.equal(order.long().cpu(), torch.arange(k) // g):
         raise AwqdocError(
-            "g_idx holds an activation order (desc_act), which these formats cannot: unpack is not possible."
+            "g_idx holds an activation order (desc_act), which awqdoc's weights cannot hold: quantize the model again "
+            "with desc_act=False."
         )
     sizes(layout, k, n, g)
     groups = _up(k // g, layout.padding(g))
