@@ -32,11 +32,14 @@ from awqdoc.visualization.clipping import (
     plot_thresholds,
     threshold_shares,
 )
+from awqdoc.visualization.conversion import moves, plot_moves
+from awqdoc.visualization.dequantization import forms_table, plot_forms
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
+from awqdoc.visualization.registers import plot_registers, register_pairs
 from awqdoc.visualization.rounding import bit_ratios, plot_group, plot_rounding, rounding_rows, rounding_table
 from awqdoc.visualization.salient import (
     kl_removed,
@@ -62,6 +65,7 @@ from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup,
 from awqdoc.visualization.tables import Table
 from awqdoc.visualization.training import plot_training, training_result, training_table
 from awqdoc.visualization.whole_model import parts_table, plot_block_errors, text_columns
+from awqdoc.visualization.word_shapes import plot_word_shapes, words_held
 
 __all__ = [
     "PALETTE",
@@ -82,11 +86,13 @@ __all__ = [
     "compared",
     "describe",
     "device_table",
+    "forms_table",
     "kl_removed",
     "layers_table",
     "mean_losses",
     "mean_threshold",
     "memory_table",
+    "moves",
     "near_ties",
     "new_figure",
     "order_table",
@@ -100,11 +106,14 @@ __all__ = [
     "plot_calibration",
     "plot_clipped_group",
     "plot_duo_scaling",
+    "plot_forms",
     "plot_group",
     "plot_hierarchy",
     "plot_kl_by_bits",
     "plot_latency",
+    "plot_moves",
     "plot_prediction",
+    "plot_registers",
     "plot_rounding",
     "plot_salient",
     "plot_scale_search",
@@ -117,8 +126,10 @@ __all__ = [
     "plot_weight_distribution",
     "plot_windows",
     "plot_wires",
+    "plot_word_shapes",
     "plot_words",
     "predicted_seconds",
+    "register_pairs",
     "relative_losses",
     "rounded_row",
     "rounding_rows",
@@ -139,4 +150,5 @@ __all__ = [
     "verdict",
     "verdict_table",
     "wires",
+    "words_held",
 ]

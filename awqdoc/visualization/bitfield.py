@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +21,8 @@ FIELDS = {
 _HUES = {"sign": "purple", "exponent": "orange", "mantissa": "blue"}
 
 
-class Bits(NamedTuple):
+@dataclass(frozen=True)
+class Bits:
     """One row of `plot_bits`.
 
     Attributes

@@ -141,7 +141,7 @@ def plot_words(order: Order, words: Sequence[tuple[str, int, int]], title: str) 
     for nibble in range(order.nibbles):
         axes.text(order.nibbles - 0.5 - nibble, -0.15, str(nibble), ha="center", fontsize=8, color=colour("muted"))
     axes.text(-0.15, -0.15, "nibble", ha="right", fontsize=8, color=colour("muted"))
-    axes.set_xlim(-2.2, order.nibbles)
+    axes.set_xlim(-2.2, order.nibbles + 0.05)
     axes.set_ylim(len(words), -0.6)
     axes.axis("off")
     alt = f"Index ({first}, {second}) of the value in each nibble, the lowest first. {'; '.join(parts)}."
