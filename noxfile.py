@@ -96,7 +96,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """Use the built site in Chromium: themes, phone width, links, downloads. Build it first: `-s docs`."""
-    install(session, "browser")
+    install(session, "browser", "peers")  # AutoAWQ says where the layout explorer has to put a weight
     names = ("chromium", "chromium-browser", "google-chrome")
     if not any(shutil.which(name) for name in names):
         session.run("python", "-m", "playwright", "install", "chromium")

@@ -45,6 +45,7 @@ extensions = [
     "sphinxext.opengraph",
     "api_pages",
     "downloads",
+    "explorer",
     "figures",
     "freshness",
     "mathml",
@@ -97,7 +98,8 @@ html_static_path = ["_static"]
 html_css_files = ["awqdoc.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
-html_sidebars = {page: [] for page in ("index", "run", "recordings", "glossary", "references", "acknowledgments")}
+_plain = ("index", "run", "explorer", "recordings", "glossary", "references", "acknowledgments")
+html_sidebars = {page: [] for page in _plain}
 html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],

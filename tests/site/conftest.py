@@ -17,7 +17,7 @@ import pytest
 SITE = Path(os.environ.get("AWQDOC_SITE", Path(__file__).parents[2] / "docs" / "_build" / "html"))
 
 # The session `tests`, which runs none of them, has no playwright to import either.
-collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_site.py"]
+collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_site.py", "test_explorer.py"]
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -57,5 +57,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `name` once for each page that a reader meets."""
     if "name" in metafunc.fixturenames:
         found = [*sorted(SITE.glob("gallery/**/*.html")), *sorted(SITE.glob("concepts/*.html"))]
-        top = ("index.html", "run.html", "recordings.html", "glossary.html", "references.html", "api/index.html")
+        top = (
+            "index.html",
+            "run.html",
+            "explorer.html",
+            "recordings.html",
+            "glossary.html",
+            "references.html",
+            "api/index.html",
+        )
         metafunc.parametrize("name", [*top, *(path.relative_to(SITE).as_posix() for path in found)])
