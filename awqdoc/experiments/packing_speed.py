@@ -53,7 +53,8 @@ def run(device: str, shape: str, format: str) -> list[dict[str, Any]]:
         ``where`` cpu or cuda; ``work``: ``copy`` (of the codes, one byte each: the floor), ``pack`` and ``unpack``
         (ours), ``from weight`` (ours, from the FP16 weight to packed tensors, as AutoAWQ does), ``autoawq``;
         ``threads`` of the CPU; ``seconds``, every sample; ``bytes`` that the work must read and write. AutoAWQ's
-        tensors are compared with ours, bit for bit, or there is no time. Or ``skipped`` with the reason.
+        tensors are compared with ours, bit for bit, or there is no time. Or ``skipped`` with the reason. (Where there
+        is a GPU, AutoAWQ packs the zero points of its GEMM format there, wherever the weight is.)
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -129,6 +130,6 @@ def _autoawq(linear: torch.nn.Linear, weight: QuantizedWeight, format: str, pack
         theirs = layer.from_linear(linear, 4, GROUP_SIZE, scales=scales, zeros=zeros)
     seconds = float(f"{now() - start:.4g}")
     for key, tensor in packed.items():
-        if not torch.equal(getattr(theirs, key), tensor):
+        if not torch.equal(getattr(theirs, key).to(tensor.device), tensor):
             raise AssertionError(f"{key} of {format} is not AutoAWQ's")
     return seconds
