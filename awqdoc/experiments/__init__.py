@@ -31,7 +31,7 @@ MODES = ("auto", "live", "recorded")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One measured question: its name, what it asks, about how long it takes on an H200, whether it times anything."""
+    """One measured question: its name, what it asks, about how long it takes on an H100, whether it times anything."""
 
     name: str
     question: str
@@ -80,9 +80,9 @@ _TABLE = (
     Experiment("alpha", "Which scale does AWQ choose, and what does it gain?", 1, timed=False),
     Experiment("clipping", "Where does AWQ clip, and what does it gain?", 1, timed=False),
     Experiment("calibration", "How much calibration text does AWQ need, and of which kind?", 1, timed=False),
-    Experiment("accuracy", "What do INT4 and INT3 cost in accuracy?", 2, timed=False),
+    Experiment("accuracy", "What do INT4 and INT3 cost in accuracy?", 4, timed=False),
     Experiment("side-by-side", "Do we, AutoAWQ and GPTQModel get the same from the same model, and how fast?", 3),
-    Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 2),
+    Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 3),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
