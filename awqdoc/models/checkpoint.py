@@ -19,7 +19,7 @@ from awqdoc.models.linear import QuantizedLinear
 
 AGAIN = "quantize again, or fetch the checkpoint again"
 ROTARY = "rotary_emb.inv_freq"
-"""The end of a name that old checkpoints hold and that no model has a place for: it is computed."""
+"""How a name ends that old checkpoints hold, and that no model has a place for, because it is computed."""
 
 
 def is_awq(config: Any) -> bool:

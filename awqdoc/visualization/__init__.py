@@ -37,6 +37,7 @@ from awqdoc.visualization.dequantization import forms_table, plot_forms
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
+from awqdoc.visualization.packing_speed import packing_table, packing_times, plot_packing
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.registers import plot_registers, register_pairs
@@ -96,6 +97,8 @@ __all__ = [
     "near_ties",
     "new_figure",
     "order_table",
+    "packing_table",
+    "packing_times",
     "paired_difference",
     "paired_ratio",
     "parts_table",
@@ -112,6 +115,7 @@ __all__ = [
     "plot_kl_by_bits",
     "plot_latency",
     "plot_moves",
+    "plot_packing",
     "plot_prediction",
     "plot_registers",
     "plot_rounding",

@@ -39,7 +39,7 @@ def plot_registers(orders: Mapping[str, Order], axis: str, title: str) -> Figure
 
     Parameters
     ----------
-    orders : mapping of str to Order
+    orders : dict
         Name -> order with eight nibbles in a word.
     axis : str
         The letter of the index that tells the values of a word apart.

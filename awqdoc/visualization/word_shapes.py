@@ -29,7 +29,7 @@ def plot_word_shapes(layouts: Mapping[str, Layout], title: str, size: int = 32) 
 
     Parameters
     ----------
-    layouts : mapping of str to Layout
+    layouts : dict
         Name -> format; two stand beside each other.
     size : int
         Rows k and columns n that are drawn.

@@ -115,11 +115,11 @@ assert not published or won == {("triton_fused", "28672x4096"): [1, 2, 4, 8, 16]
 #
 # The two fused kernels use less than a third of the bandwidth that FP16 reaches, so
 # bandwidth is not what stops them. (On a GPU with the same SMs and faster memory, as an
-# H200, expect FP16 to gain more than they do.) At small M they are flat because they pad: M = 1 runs the same
-# tile as M = 16 (ours) or 32 (AutoAWQ's). This table cannot say which of the rest it is:
-# too few reads in flight, the instructions for each weight (shift, mask, subtract,
-# convert, multiply), the way through shared memory to the lane where a tensor core
-# expects a value, or the second pass that adds the parts of K. A profiler can.
+# H200, expect FP16 to gain more than they do.) At small M they are flat because they pad:
+# M = 1 runs the same tile as M = 16 (ours) or 32 (AutoAWQ's). This table cannot say which
+# of the rest it is: too few reads in flight, the instructions for each weight (shift,
+# mask, subtract, convert, multiply), the way through shared memory to the lane where a
+# tensor core expects a value, or the second pass that adds the parts of K. A profiler can.
 
 measured = sweep.parameters["m"]
 shown = [m for m in measured if m in (1, 16, 64, 256, 1024)] or measured
