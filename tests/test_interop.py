@@ -42,6 +42,34 @@ def test_gptqmodels_awq_layer_computes_with_our_tensors_what_we_mean(k: int, n: 
     assert torch.equal(layer(identity), weight.dequantize())
 
 
+@pytest.mark.parametrize(("k", "n", "group_size"), [(256, 128, 128), (512, 192, 64), (128, 64, 32), (192, 64, -1)])
+def test_gptqs_tensors_are_those_that_gptqmodel_packs(k: int, n: int, group_size: int) -> None:
+    from gptqmodel import QuantizeConfig
+    from gptqmodel.nn_modules.qlinear.torch import TorchLinear
+    from gptqmodel.utils.model import convert_gptq_v2_to_v1_format_module
+
+    weight = round_to_nearest(torch.randn(k, n, generator=torch.Generator().manual_seed(n)), group_size)
+    assert weight.zeros is not None
+    weight.zeros.clamp_(min=1)  # version 1 has none for 0
+    linear = torch.nn.Linear(k, n, bias=False)
+    linear.weight.data = weight.dequantize().float().t().contiguous()
+    layer = TorchLinear(
+        bits=4, group_size=group_size, sym=False, desc_act=False, in_features=k, out_features=n, register_buffers=True
+    )
+    order = torch.arange(k, dtype=torch.int32) // weight.group_size
+    layer.pack_original(linear, weight.scales.float().t(), weight.zeros.float().t(), order)
+
+    def assert_equal(format: str) -> None:
+        for name, tensor in pack(weight, format).items():
+            theirs = getattr(layer, name)
+            assert theirs.dtype == tensor.dtype
+            assert torch.equal(theirs, tensor), name
+
+    assert_equal("gptq_v2")
+    convert_gptq_v2_to_v1_format_module(layer, QuantizeConfig(bits=4, group_size=group_size, offload_to_disk=False))
+    assert_equal("gptq")
+
+
 def shipped() -> Any:
     return load(EMBEDDED)[0]
 
