@@ -8,7 +8,7 @@ import torch
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import packing_speed
 
-WORKS = ["copy", "pack", "unpack", "from weight", "autoawq"]
+WORKS = ["copy", "codes", "pack", "unpack", "from weight", "autoawq"]
 
 
 def places_and_works(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from awqdoc.errors import AwqdocError
 from awqdoc.experiments import SEED
 from awqdoc.experiments.autoawq import now, silent
 from awqdoc.formats import Problem, QuantizedWeight
-from awqdoc.packing import pack, unpack
+from awqdoc.packing import LAYOUTS, pack, unpack
 
 AXES: dict[str, tuple[Any, ...]] = {
     "shape": ("4096x4096", "28672x4096"),
@@ -50,11 +50,12 @@ def run(device: str, shape: str, format: str) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``where`` cpu or cuda; ``work``: ``copy`` (of the codes, one byte each: the floor), ``pack`` and ``unpack``
-        (ours), ``from weight`` (ours, from the FP16 weight to packed tensors, as AutoAWQ does), ``autoawq``;
-        ``threads`` of the CPU; ``seconds``, every sample; ``bytes`` that the work must read and write. AutoAWQ's
-        tensors are compared with ours, bit for bit, or there is no time. Or ``skipped`` with the reason. (Where there
-        is a GPU, AutoAWQ packs the zero points of its GEMM format there, wherever the weight is.)
+        ``where`` cpu or cuda; ``work``: ``copy`` (of the codes, one byte each: the floor), ``codes`` (ours, these alone
+        and unchecked), ``pack`` and ``unpack`` (ours), ``from weight`` (ours, from the FP16 weight to packed
+        tensors, as AutoAWQ does), ``autoawq``; ``threads`` of the CPU; ``seconds``, every sample; ``bytes`` that the
+        work must read and write. AutoAWQ's tensors are compared with ours, bit for bit, or there is no time. Or
+        ``skipped`` with the reason. (Where there is a GPU, AutoAWQ packs the zero points of its GEMM format there,
+        wherever the weight is.)
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -77,8 +78,10 @@ def _on(where: str, shape: str, format: str) -> list[dict[str, Any]]:
     linear = torch.nn.Linear(k, n, bias=False, dtype=torch.float16, device="meta")
     linear.weight = torch.nn.Parameter(weight.dequantize().t().contiguous(), requires_grad=False)
     target = torch.empty_like(weight.codes)
+    order = LAYOUTS[format].weight
     works: dict[str, tuple[int, Callable[[], Any]]] = {
         "copy": (2 * size, lambda: target.copy_(weight.codes)),
+        "codes": (size + packed["qweight"].nbytes, lambda: order.to_words(weight.codes)),
         "pack": (size + words, lambda: pack(weight, format)),
         "unpack": (size + words, lambda: unpack(packed, format, group_size=GROUP_SIZE)),
         "from weight": (2 * size + words, lambda: pack(_codes_of(linear, weight), format)),

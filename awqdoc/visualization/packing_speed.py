@@ -14,7 +14,8 @@ from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
 WORKS = {
-    "copy": ("copy of the codes", "muted", "|"), "pack": ("pack (ours)", "blue", "o"),
+    "copy": ("copy of the codes", "muted", "|"), "codes": ("the codes alone (ours)", "purple", "s"),
+    "pack": ("pack (ours)", "blue", "o"),
     "from weight": ("round and pack (ours)", "green", "^"), "autoawq": ("round and pack (AutoAWQ)", "orange", "D"),
 }  # fmt: skip
 """Name, colour and marker of each work that is drawn."""
@@ -73,8 +74,8 @@ def packing_table(recording: Recording, shape: str) -> Table:
             cells = [_three_digits(1e3 * works[work]) if work in works else "" for work in (*WORKS, "unpack")]
             rows.append([title, name, *cells, *ratios])
     columns = [
-        "on", "format", "copy, ms", "pack, ms", "round and pack, ms", "AutoAWQ, ms", "unpack, ms", "AutoAWQ / pack",
-        "AutoAWQ / round and pack",
+        "on", "format", "copy, ms", "codes alone, ms", "pack, ms", "round and pack, ms", "AutoAWQ, ms", "unpack, ms",
+        "AutoAWQ / pack", "AutoAWQ / round and pack",
     ]  # fmt: skip
     return Table(columns, rows, recording, title=f"{shape} (N x K), group size 128, medians")
 
