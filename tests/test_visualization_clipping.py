@@ -12,9 +12,8 @@ from awqdoc.quantize import clip, fake_quantize, search_clip
 from awqdoc.recordings import Recording
 from awqdoc.visualization import clipping
 
-pytestmark = pytest.mark.usefixtures("same_code")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("same_code", "one_thread")
 
 PROVENANCE = {
     "commit": "0123456789", "sources": "sha256:now", "date": "2026-11-23T18:12:08+00:00", "clock": None,
@@ -137,8 +136,8 @@ def test_picture_shows_weights_grids_and_errors() -> None:
     assert (before, after) == (rows[0]["grid"], best["grid"])
     errors = drawn(figure, panel=1)
     unit = rows[0]["loss"]
-    assert errors["error"] == [(round(r["threshold"], 6), round(r["loss"] / unit, 6)) for r in rows]
-    assert errors["of clamping alone"][-1][1] == pytest.approx(rows[-1]["clamping"] / unit, abs=1e-6)
+    assert errors["both"] == [(round(r["threshold"], 6), round(r["loss"] / unit, 6)) for r in rows]
+    assert errors["clamping alone"][-1][1] == pytest.approx(rows[-1]["clamping"] / unit, abs=1e-6)
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()][2] == f"clipped at {best['threshold']:.2f}"
 
 
@@ -156,7 +155,7 @@ ALT = {
     "group": [
         "64 weights",
         "Not clipped: 8 values 0.0158 apart. Clipped at 0.75 of",
-        "Error relative to no clipping: least,",
+        "Squared error, clipped / not clipped: least,",
     ],
 }
 

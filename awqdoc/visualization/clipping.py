@@ -70,7 +70,7 @@ def clipped_group(weight: torch.Tensor, gram: torch.Tensor, bits: int) -> list[R
 def plot_clipped_group(rows: list[Row], source: Here) -> Figure:
     """Draw a group's weights between the values that they can become without and with the best clipping.
 
-    Below, the error by threshold, and what it would be from clamping and from rounding alone.
+    Below, the squared error by threshold, and what it would be from clamping and from rounding alone.
 
     Parameters
     ----------
@@ -100,9 +100,9 @@ def plot_clipped_group(rows: list[Row], source: Here) -> Figure:
 
     unit, shares = rows[0]["loss"], [row["threshold"] for row in rows]
     for key, hue, mark, name in (
-        ("loss", "ink", "o", "error"),
-        ("rounding", "green", "s", "of rounding alone"),
-        ("clamping", "purple", "^", "of clamping alone"),
+        ("loss", "ink", "o", "both"),
+        ("rounding", "green", "s", "rounding alone"),
+        ("clamping", "purple", "^", "clamping alone"),
     ):
         below.plot(shares, [row[key] / unit for row in rows], marker=mark, color=colour(hue), label=name)
     below.set_xlim(max(shares) + 0.02, min(shares) - 0.02)
@@ -110,14 +110,14 @@ def plot_clipped_group(rows: list[Row], source: Here) -> Figure:
     below.xaxis.set_major_locator(MultipleLocator(0.1))
     below.yaxis.set_major_locator(MaxNLocator(5))
     below.set_xlabel("threshold, share of the largest magnitude", fontsize=9)
-    below.set_ylabel("relative to no clipping", fontsize=9)
+    below.set_ylabel("squared error / not clipped", fontsize=9)
     legend(below, columns=3)
     grids = [f"{len(row['grid'])} values {row['grid'][1] - row['grid'][0]:.4f} apart" for row in (rows[0], best)]
     errors = [f"{row['loss'] / unit:.2f} at {row['threshold']:.2f}" for row in (best, rows[-1])]
     alt = (
         f"{len(weight)} weights and the values that they become. Not clipped: {grids[0]}. Clipped at {threshold:.2f} "
-        f"of the largest magnitude: {grids[1]}; weights beyond: {len(cut)}. Error relative to no clipping: least, "
-        f"{errors[0]}; {errors[1]}."
+        f"of the largest magnitude: {grids[1]}; weights beyond: {len(cut)}. Squared error, clipped / not "
+        f"clipped: least, {errors[0]}; {errors[1]}."
     )
     cells = [{key: " ".join(map(str, v)) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
     return describe(figure, alt, source.holding("clipped-group", cells))
@@ -136,7 +136,7 @@ def mean_threshold(shares: list[float]) -> float:
 
 
 def clipping_gains(recording: Recording, bits: int, group_size: int) -> dict[str, list[float]]:
-    """Return for each layer, block by block, its output error with clipping over that without."""
+    """Return for each layer, block by block, its squared output error with clipping over that without."""
     found: dict[str, list[float]] = {}
     rows = recording.select(bits=[bits], group_size=[group_size]).rows
     for row in sorted(rows, key=lambda row: int(row["block"])):
@@ -168,14 +168,14 @@ def plot_thresholds(recording: Recording) -> Figure:
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MultipleLocator(0.1))  # the automatic one heeds the caller's font size
     axes.yaxis.set_major_locator(MultipleLocator(10))
-    axes.set_xlabel("threshold, share of the group's largest magnitude")
+    axes.set_xlabel("threshold, share of the largest magnitude (1.0: not clipped)")
     axes.set_ylabel("% of groups")
     legend(axes)
     return describe(figure, f"Share of groups by chosen threshold. {'; '.join(parts)}.", recording)
 
 
 def clipping_table(recording: Recording) -> Table:
-    """Tabulate for each kind of layer the output error with clipping over that without: mean and range over blocks."""
+    """Tabulate the squared output error of each kind of layer, clipped over not clipped: mean and range over blocks."""
     cells = {cell: clipping_gains(recording, *cell) for cell in _cells(recording)}
     layers = list(dict.fromkeys(layer for gains in cells.values() for layer in gains))
     rows = []
@@ -184,4 +184,5 @@ def clipping_table(recording: Recording) -> Table:
         texts = [f"{geometric_mean(gain):.2f} ({min(gain):.2f} to {max(gain):.2f})" for gain in gains]
         rows.append([layer.rpartition(".")[2], *texts])
     columns = ["layer", *(f"INT{bits}, g = {size}" for bits, size in cells)]
-    return Table(columns, rows, recording, "Output error, clipped / not clipped: geometric mean (range) over blocks")
+    title = "Squared output error, clipped / not clipped: geometric mean (range) over blocks"
+    return Table(columns, rows, recording, title)

@@ -4,8 +4,8 @@ What does INT4 do to a weight?
 
 Sixteen values are all that four bits can tell apart. This page shows how a trained weight
 becomes one of them with plain rounding, no search: the code, the scale and the zero point;
-why weights are rounded in groups; what group size, symmetry and a bit less cost. AWQ and
-GPTQ choose *what* to round more cleverly, but both end with the rounding shown here.
+why weights are rounded in groups; what group size, symmetry and one bit fewer cost. AWQ
+and GPTQ first change the weights, but both end with the rounding shown here.
 """
 
 # %%
@@ -44,9 +44,9 @@ for bits, symmetric in ((4, False), (4, True), (3, False)):
 
 # %%
 # No error is larger than half a step. (The last hundredth in the assertion is for the
-# scale, which FP16 has to hold.) *Symmetric* codes spare the zero point: 0 is always code
-# 8, and the range reaches as far down as up, here farther down than any weight lies. Code
-# 0 is never used, so 15 values remain, or 7 of INT3's 8; AutoAWQ does the same.
+# scale, which FP16 has to hold.) *Symmetric* codes spare the zero point: 0 is always the
+# middle code (8; in INT3 4), and the range reaches as far down as up, here farther down
+# than any weight lies. Code 0 is never used: 15 values remain (INT3: 7), as in AutoAWQ.
 #
 # A group of a real layer
 # -----------------------
@@ -60,8 +60,10 @@ picture = vis.plot_group(weight, vis.Here.now(work="one layer, rounded"))
 # %%
 # Small weights are the many, and the few large ones set the step. Within a step a weight
 # lies anywhere, so errors are spread evenly over plus and minus half a step: a quarter of a
-# step on average, and a root mean square of step / √12, whatever the weight. So the
-# relative error of a layer is known from its steps alone:
+# step on average, and a root mean square of step / √12, whatever the weight. So the error
+# of a layer is known from its steps alone (below, relative to the weights' root mean
+# square). G is the group size, K the number of weights in a row; -1 means one group for
+# all of the row:
 
 for size in (-1, 128, 64, 32):
     rounded = round_to_nearest(weight.T, size)
@@ -99,9 +101,9 @@ for size in (-1, 128, 64, 32):
 # -----------------------
 # Every linear layer of the shipped model, rounded; distance to the original as the KL
 # divergence of its predictions on held-out text. **Predict:** INT3 has 7 steps where INT4
-# has 15 (symmetric: 3 on each side for 7), and near the original the KL divergence grows
-# with the square of the error. How much more does INT3 cost? And what buys more per bit, a
-# zero point or a smaller group?
+# has 15 (symmetric: 3 on each side where INT4 has 7), and near the original the KL
+# divergence grows with the square of the error. How much more does INT3 cost? And what
+# buys more per bit, a zero point or a smaller group?
 
 axes = {"bits": options.bits, "group_size": options.group_sizes}
 chosen = {axis: values for axis, values in axes.items() if values}
@@ -113,8 +115,9 @@ script.display(vis.rounding_table(rounding))
 
 # %%
 # "Each bit less doubles the step, so the error doubles and the KL divergence becomes four
-# times as large" is nearly right: it is a little more than double, for a range has one
-# step fewer than codes.
+# times as large" is too low. A range has one step fewer than codes, so the step grows
+# 15/7 = 2.14 times (symmetric 7/3 = 2.33), its square 4.6 (5.4) times, and the KL
+# divergence a little more:
 
 if {3, 4} <= set(rounding.parameters["bits"]):
     for row in vis.bit_ratios(rounding):
@@ -129,13 +132,13 @@ if {3, 4} <= set(rounding.parameters["bits"]):
 # What surprised us
 # -----------------
 # One number tells almost everything: the last column of the table, KL divergence over the
-# squared weight error, is nearly the same in every row, though they differ in bits,
-# group size and symmetry. That holds for *plain*
-# rounding, whose error is spread over all channels alike. AWQ and GPTQ break the rule on
-# purpose: they accept more weight error where the activations are small.
+# squared weight error, is nearly the same in every row, though they differ in bits, group
+# size and symmetry. That holds for *plain* rounding, whose error is spread over all
+# channels alike. AWQ and GPTQ break the rule on purpose: they accept more weight error
+# where the activations are small.
 #
-# The zero point is worth its four bits per group. Asymmetric in groups of 128 beats
-# symmetric in groups of 64 with fewer bits:
+# The zero point is worth its three or four bits per group. Asymmetric in groups of 128
+# beats symmetric in groups of 64 with fewer bits:
 
 per_error = [row["kl"] / row["weight_error"] ** 2 for row in rounding.rows]
 print(f"KL / error²: {min(per_error):.2f} to {max(per_error):.2f}")
@@ -168,18 +171,19 @@ for name, w in (("theirs", theirs), ("ours", ours)):
     print(f"{name:<6} {w.min():.3f} to {w.max():.3f}, largest error {largest:.3f}")
 assert (ours - ones).abs().max() < 0.021 < 0.39 < (theirs - ones).abs().min()
 
-one_signed = total = 0
-for block in blocks_of(model, family_of(model)):
-    for name in family_of(model).linears:
-        low, high = (
-            linear_of(block, name).weight.detach().unflatten(1, (-1, 32)).aminmax(dim=2)
-        )
-        one_signed, total = one_signed + int((low * high > 0).sum()), total + low.numel()
-print(f"such groups in this model: {one_signed} of {total}, in groups of 32")
+family = family_of(model)
+layers = [linear_of(block, n) for block in blocks_of(model, family) for n in family.linears]
+for size in (32, 8):
+    ranges = [layer.weight.unflatten(1, (-1, size)).aminmax(dim=2) for layer in layers]
+    such = torch.cat([(low * high > 0).flatten() for low, high in ranges])
+    count, share = int(such.sum()), such.float().mean()
+    print(f"such groups of {size:>2} in this model: {count} of {len(such)}, {share:.1%}")
+    assert (count > 0) == (size == 8)
 
 # %%
-# Trained linear layers hardly ever have such groups, which is why nobody trips over it. A
-# layer with an offset, or very small groups, could. GPTQ's quantizer holds zero, as ours.
+# Trained linear layers hardly ever have such groups, which is why nobody trips over it.
+# This model has none in groups of 32. A layer with an offset, or smaller groups, can have
+# them (more in :doc:`/concepts/awq`). GPTQ's quantizer holds zero, as ours.
 #
 # Limits
 # ------
