@@ -15,6 +15,7 @@ import awqdoc
 from awqdoc import experiments, gpu, profiling, recordings
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import EXPERIMENTS, Experiment, ledger, measure, record
+from awqdoc.kernels import floors
 from awqdoc.recordings import Recording, load, save
 
 PROVENANCE = {
@@ -243,9 +244,14 @@ def test_ledger_holds_what_was_given_in_order(recorded: Recording) -> None:
 def test_sweep_runs_on_the_cpu() -> None:
     result = measure("batch-sweep", shape="64x128", m=[1, 3])
     assert {row["m"] for row in result.rows} == {1, 3}
-    timed = [row for row in result.rows if "seconds" in row]
-    assert {row["backend"] for row in timed} == {"fp16", "dequantize"}
-    assert all(len(row["seconds"]) == 5 and row["error"] < 1e-3 for row in timed)
+    timed = {row["backend"]: row for row in result.rows if "seconds" in row}
+    assert list(timed) == ["fp16", "dequantize", "read", "copy", "matmul"]
+    assert all(len(row["seconds"]) == 5 for row in timed.values())
+    assert all(timed[backend]["error"] < 1e-3 for backend in ("fp16", "dequantize"))
+    # Codes, a scale of two bytes and a zero point of half a byte for each column of the one group.
+    assert timed["read"]["bytes"] == 64 * 128 // 2 + 64 * 2 + 64 // 2
+    assert timed["copy"]["bytes"] == 2 * floors.COPIED["cpu"]
+    assert timed["matmul"]["flops"] == 2 * floors.SIDE["cpu"] ** 3
     assert {row["skipped"] for row in result.skipped} == {"it needs an NVIDIA GPU"}
     json.loads(result.to_json())
 

@@ -10,7 +10,8 @@ import pytest
 
 from awqdoc import gpu
 from awqdoc.errors import AwqdocError
-from awqdoc.gpu import nvml, report
+from awqdoc import nvml
+from awqdoc.gpu import report
 
 CLOCKS = {pynvml.NVML_CLOCK_SM: 1410, pynvml.NVML_CLOCK_MEM: 1215}
 ANSWERS: dict[str, Callable[..., Any]] = {

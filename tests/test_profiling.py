@@ -1,5 +1,6 @@
 """The order and the arithmetic of interleaved timing, with a clock that we turn."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -26,7 +27,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(profiling.time, "perf_counter", lambda: world.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: world.now)
     return world
 
 

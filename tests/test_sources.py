@@ -157,13 +157,13 @@ def test_recording_is_stale_once_its_code_changes(mini: Edit) -> None:
 def test_sweep_depends_on_what_it_runs_and_on_nothing_that_shows_it() -> None:
     found = set(sources.definitions("awqdoc.experiments.batch_sweep", "run"))
     assert found >= {
-        "awqdoc.experiments.batch_sweep.L2_MULTIPLE",
+        "awqdoc.experiments.works.L2_MULTIPLE",
         "awqdoc.formats.QuantizedWeight",
-        "awqdoc.gpu.nvml.state",
+        "awqdoc.nvml.state",
         "awqdoc.kernels.triton_fused.matmul_kernel",
         "awqdoc.kernels.autoawq_triton.matmul",
         "awqdoc.packing.pack",
-        "awqdoc.profiling.interleave",
+        "awqdoc.profiling.interleaving.interleave",
         "awqdoc.quantize.rounding.round_to_nearest",
     }
     hidden = (

@@ -1,4 +1,4 @@
-"""From which batch size on is INT4 slower than FP16? Four shapes of Llama-3-8B, every backend, M to 1024."""
+"""From which batch size on is INT4 slower than FP16? Four shapes of Llama-3-8B, all backends and floors, M to 1024."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 
 from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import SEED
-from awqdoc.formats import Problem, QuantizedWeight
-from awqdoc.kernels import BACKENDS, Backend, adapter, why_not
-from awqdoc.quantize import round_to_nearest
+from awqdoc.experiments import works
+from awqdoc.formats import Problem
+from awqdoc.kernels import BACKENDS, Backend, adapter, floors, why_not
 
 # N x K of the four products in a Llama-3-8B layer: q, k and v together; o; gate and up together; down.
 SHAPES = ("6144x4096", "4096x4096", "28672x4096", "4096x14336")
@@ -23,8 +22,6 @@ AXES: dict[str, tuple[Any, ...]] = {
     "m": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 }
 CPU = True
-# Copies of a weight that are read in turn: together eight times the L2 cache, so that each is cold.
-L2_MULTIPLE = 8
 # The largest relative error (Frobenius norm, against float32) that a backend may show and still be given a
 # time. Kernels that accumulate in float32 show 5e-4; AutoAWQ's, which sums its parts in float16, 3e-3.
 LARGEST_ERROR = 1e-2
@@ -39,7 +36,7 @@ def check(shape: str, group_size: int, m: int) -> None:
 
 
 def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]]:
-    """Time every backend on one shape and batch size, interleaved; check each against float32 first.
+    """Time every backend and the floors on one shape and batch size, in turn; check each against float32 first.
 
     Returns
     -------
@@ -47,16 +44,17 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
         A row for each backend: ``backend``, ``seconds`` (every sample, each the mean of ``calls`` calls),
         ``error`` (relative, against float32), and the GPU's clocks, power and throttle reasons right after
         the samples (power is NVML's mean over about a second, and so includes what ran before); or
-        ``skipped`` with the reason.
+        ``skipped`` with the reason. A row for each of `awqdoc.kernels.floors.FLOORS`, with ``bytes`` or ``flops``
+        instead of an error.
     """
     problem = Problem.parse(shape, m, group_size)
     n, k = problem.n, problem.k
-    x = torch.randn(m, k, generator=torch.Generator().manual_seed(SEED + m)).half().to(device)
+    x = works.activations(m, k, device)
     rows: dict[str, dict[str, Any]] = {}
     competitors: dict[str, list[Callable[[], object]]] = {}
     for backend in BACKENDS.values():
         row = rows[backend.name] = {"backend": backend.name}
-        reason = why_not(backend, problem, gpu.capability(device)) or _why_not_importable(backend)
+        reason = works.why_not_here(backend, problem, device)
         if reason is None:
             matmul = adapter(backend).matmul
             copies = _copies(backend, n, k, group_size, device)
@@ -67,49 +65,45 @@ def run(device: str, shape: str, group_size: int, m: int) -> list[dict[str, Any]
                 reason = f"wrong: its relative error against float32 is {row['error']:.2g}"
         if reason is not None:
             row["skipped"] = reason
-    samples = profiling.interleave(competitors, device, rounds=20 if device != "cpu" else 5)
-    state = gpu.state() if device != "cpu" else {}
-    for name, seconds in samples.items():
-        kept = [float(f"{sample:.6g}") for sample in seconds]
-        rows[name] |= {"seconds": kept, "calls": len(competitors[name]), **state}
+    words = _words(n, k, group_size, device)
+    (copy, copied), (product, operations) = _large("copy", device), _large("matmul", device)
+    rows["read"] = {"backend": "read", "bytes": words[0].nbytes}
+    rows["copy"], rows["matmul"] = {"backend": "copy", **copied}, {"backend": "matmul", **operations}
+    competitors |= {"read": [partial(floors.read, part) for part in words], "copy": [copy]}
+    # The large product draws so much power that it would slow what is timed beside it: it comes after the others.
+    for turn in (competitors, {"matmul": [product]}):
+        samples = profiling.interleave(turn, device, rounds=20 if device != "cpu" else 5)
+        state = gpu.state() if device != "cpu" else {}
+        for name, seconds in samples.items():
+            rows[name] |= {"seconds": works.kept(seconds), "calls": len(turn[name]), **state}
     return list(rows.values())
 
 
 def forget() -> None:
     """Free the memory that the last shape's weights hold."""
-    for cached in (_weight, _copies, _reference_weight):
+    for cached in (works.random_weight, _copies, _words, _large, _reference_weight):
         cached.cache_clear()
-
-
-def _why_not_importable(backend: Backend) -> str | None:
-    """An installed package may still not load, as AutoAWQ beside some releases of transformers."""
-    try:
-        adapter(backend)
-    except ImportError as error:
-        return f"it cannot be imported ({error})"
-    return None
-
-
-@lru_cache(maxsize=1)
-def _weight(n: int, k: int, group_size: int, device: str) -> QuantizedWeight:
-    """A random weight with the spread of a trained one, quantized: zeros, or a constant, would draw less power."""
-    weight = torch.randn(k, n, generator=torch.Generator(device).manual_seed(SEED), device=device) * 0.02
-    return round_to_nearest(weight, group_size)
 
 
 @lru_cache(maxsize=len(BACKENDS))
 def _copies(backend: Backend, n: int, k: int, group_size: int, device: str) -> list[dict[str, torch.Tensor]]:
-    prepared = adapter(backend).prepare(_weight(n, k, group_size, device))
-    if device == "cpu":
-        return [prepared]
-    size = sum(tensor.nbytes for tensor in prepared.values())
-    count = -(-L2_MULTIPLE * gpu.l2_bytes(device) // size)
-    return [prepared, *({key: t.clone() for key, t in prepared.items()} for _ in range(count))]
+    return works.copies(adapter(backend).prepare(works.random_weight(n, k, group_size, device)), device)
+
+
+@lru_cache(maxsize=1)
+def _words(n: int, k: int, group_size: int, device: str) -> list[torch.Tensor]:
+    words = floors.packed_bytes(works.random_weight(n, k, group_size, device))
+    return [part["words"] for part in works.copies({"words": words}, device)]
+
+
+@lru_cache(maxsize=2)
+def _large(name: str, device: str) -> tuple[Callable[[], object], dict[str, int]]:
+    return {"copy": floors.copy, "matmul": floors.matmul}[name](device)
 
 
 @lru_cache(maxsize=1)
 def _reference_weight(n: int, k: int, group_size: int, device: str) -> torch.Tensor:
-    return _weight(n, k, group_size, device).dequantize().float()
+    return works.random_weight(n, k, group_size, device).dequantize().float()
 
 
 def _reference(x: torch.Tensor, n: int, k: int, group_size: int, device: str) -> torch.Tensor:

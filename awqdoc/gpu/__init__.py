@@ -7,8 +7,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from awqdoc.gpu.nvml import driver_versions, state
 from awqdoc.gpu.report import facts
+from awqdoc.nvml import driver_versions, state
 
 __all__ = [
     "capability",

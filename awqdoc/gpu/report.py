@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from awqdoc.gpu.nvml import ask, device, driver_versions
+from awqdoc.nvml import ask, device, driver_versions
 
 # Dense FP16 tensor-core FLOP per clock and SM (a multiply-add is two) with FP32 accumulation, of which a
 # GeForce does half. They reproduce the data sheets: 2048 x 108 SMs x 1.41 GHz = 312 TFLOP/s for the A100.

@@ -1,10 +1,12 @@
-"""Timing that keeps every sample, and the arithmetic from seconds to throughput."""
+"""Competitors timed in turn, on a GPU as replays of CUDA graphs over copies of their weights."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+from awqdoc.profiling.graphs import captured
 
 Call = Callable[[], object]
 
@@ -54,25 +56,17 @@ def interleave(competitors: Mapping[str, Sequence[Call]], device: str, rounds: i
 def _graph_timer(calls: Sequence[Call]) -> Callable[[], float]:
     import torch
 
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):  # compile, autotune and fill workspaces outside the capture
-            calls[0]()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+    for _ in range(3):  # compile, autotune and fill workspaces outside the capture
+        calls[0]()
+    replay = captured(calls)
     before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    graph.replay()
 
     def timed() -> float:
         # The GPU spins (about half a millisecond) while the host launches: else the first node waits for the launch
         # between the two events, and a competitor with few copies carries more of it for each call.
         torch.cuda._sleep(1_000_000)
         before.record()
-        graph.replay()
+        replay()
         after.record()
         after.synchronize()
         return before.elapsed_time(after) / 1000 / len(calls)
