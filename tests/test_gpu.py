@@ -8,9 +8,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from awqdoc import gpu
+from awqdoc import gpu, nvml
 from awqdoc.errors import AwqdocError
-from awqdoc import nvml
 from awqdoc.gpu import report
 
 CLOCKS = {pynvml.NVML_CLOCK_SM: 1410, pynvml.NVML_CLOCK_MEM: 1215}

@@ -12,7 +12,6 @@ from awqdoc.quantize import clip, fake_quantize, search_clip
 from awqdoc.recordings import Recording
 from awqdoc.visualization import clipping
 
-
 pytestmark = pytest.mark.usefixtures("same_code", "one_thread")
 
 PROVENANCE = {

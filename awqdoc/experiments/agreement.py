@@ -6,6 +6,8 @@ import csv
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,18 +21,21 @@ AXES: dict[str, tuple[Any, ...]] = {
         "matmul",
         "fp16 28672x4096 512",
         "triton_fused 28672x4096 256",
-        "copy",
+        "read 57344x16384",
+        "fp16 57344x16384 1",
         "fp16 28672x4096 1",
         "triton_fused 28672x4096 1",
         "read 28672x4096",
         "fp16 4096x4096 1",
         "triton_fused 4096x4096 1",
         "read 4096x4096",
+        "nothing",
     )
 }
 CPU = False
 CLOCK = "CUDA events, Triton's do_bench, Nsight Compute's gpu__time_duration"
 SAMPLES = 50
+PAUSE = 0.5
 PROFILED = 10
 UNITS = {"ns": 1e-9, "nsecond": 1e-9, "us": 1e-6, "usecond": 1e-6, "ms": 1e-3, "msecond": 1e-3}
 
@@ -53,7 +58,8 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``way``, ``seconds`` of every sample, and ``kernels``, how many Nsight Compute saw in a call. The ways, and what
+        ``way``, ``seconds`` of every sample, ``kernels``, how many Nsight Compute saw in a call, and the GPU's clocks,
+        power and clock-event reasons right after the samples, but for Nsight Compute's process. The ways, and what
         each finds in the L2 cache: ``graph`` (copies of the weight in turn, the GPU's own lines clean), ``read``
         (the cache emptied by reading), ``write`` (emptied by writing, so that it is full of lines that must first be
         written back), ``do_bench`` (by writing, too), ``ncu`` (emptied and invalidated, ``--cache-control all``).
@@ -62,15 +68,19 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
 
     calls = works.calls(work, device)
     call = calls[0]
-    found = {"graph": profiling.interleave({work: calls}, device, SAMPLES)[work]}
-    found["read"] = list(profiling.Benchmarker(SAMPLES, device=device).benchmark_function(call, work).seconds)
-    found["write"] = _written(call)
-    found["do_bench"] = [1e-3 * ms for ms in triton.testing.do_bench(call, return_mode="all")]
-    state = gpu.state()
-    del calls, call
-    torch.cuda.empty_cache()
-    found["ncu"], kernels = _profiled(work)
-    return [{"way": way, "seconds": works.kept(seconds), "kernels": kernels, **state} for way, seconds in found.items()]
+    ways: dict[str, Callable[[], list[float]]] = {
+        "graph": lambda: profiling.interleave({work: calls}, device, SAMPLES)[work],
+        "read": lambda: list(profiling.Benchmarker(SAMPLES, device=device).benchmark_function(call, work).seconds),
+        "write": lambda: _written(call),
+        "do_bench": lambda: [1e-3 * ms for ms in triton.testing.do_bench(call, return_mode="all")],
+    }
+    rows = []
+    for way, timed in ways.items():
+        time.sleep(PAUSE)  # as much rest before each, for power and clock
+        rows.append({"way": way, "seconds": works.kept(timed()), **gpu.state()})
+    seconds, kernels = _profiled(work)
+    rows.append({"way": "ncu", "seconds": works.kept(seconds)})
+    return [{**row, "kernels": kernels} for row in rows]
 
 
 def _written(call: works.Call) -> list[float]:

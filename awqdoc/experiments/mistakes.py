@@ -47,15 +47,17 @@ def run(device: str, mistake: str) -> list[dict[str, Any]]:
         ``way``, how it was done; ``seconds``, every sample; the GPU's clocks, power and clock-event reasons after all.
         For the drifting clock also ``sm_clocks`` (MHz) and ``powers`` (W), read once in every ``every`` samples.
     """
+    time.sleep(PAUSE)  # what the mistake before did to clock and power is over
     found = MISTAKES[mistake]()
     state = gpu.state()
     return [{"way": way, "seconds": works.kept(seconds), **state} for way, seconds in found.items()] + _traces()
 
 
 def no_synchronization() -> Samples:
-    """Stop a clock of the host when the call returns, and when the work is done."""
+    """Stop a clock of the host when the call returns, and when the work is done; and count the first call of all."""
     call = works.calls(LARGE, "cuda")[0]
     return {
+        "the first call of all": [_host_seconds(call, wait=True)],
         "clock stopped when the call returns": [_host_seconds(call, wait=False) for _ in range(SAMPLES)],
         "clock stopped when the GPU is done": [_host_seconds(call, wait=True) for _ in range(SAMPLES)],
     }
@@ -72,8 +74,11 @@ def _host_seconds(call: works.Call, wait: bool) -> float:
 
 def warm_cache() -> Samples:
     """Read one weight again and again, and as many copies of it as do not fit into the L2 cache."""
-    calls = works.calls(SMALL, "cuda")
-    return profiling.interleave({"one weight again and again": [calls[0]] * len(calls), "cold copies": calls}, "cuda")
+    competitors: dict[str, list[works.Call]] = {}
+    for work in ("fp16 4096x4096 1", "read 4096x4096", SMALL):
+        calls, name = works.calls(work, "cuda"), work.split()[0]
+        competitors |= {f"{name}, one weight again": [calls[0]] * len(calls), f"{name}, cold copies": calls}
+    return profiling.interleave(competitors, "cuda")
 
 
 def zeros_as_data() -> Samples:

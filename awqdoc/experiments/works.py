@@ -1,4 +1,4 @@
-"""What is timed, by name: ``copy``, ``matmul``, ``read 28672x4096`` (the INT4 weight of a layer, N x K).
+"""What is timed, by name: ``nothing``, ``copy``, ``matmul``, ``read 28672x4096`` (the INT4 weight of a layer, N x K).
 
 Or a backend on a layer at a batch size M: ``fp16 28672x4096 1``. Weights and inputs are random, with the spread of
 trained ones: zeros, or a constant, would draw less power.
@@ -27,7 +27,7 @@ L2_MULTIPLE = 8
 def check(work: str) -> None:
     """Refuse a work that there is not."""
     name, *sizes = work.split()
-    if name in ("copy", "matmul") and not sizes:
+    if name in ("nothing", "copy", "matmul") and not sizes:
         return
     if (name == "read" and len(sizes) == 1) or (name in BACKENDS and len(sizes) == 2 and sizes[1].isdecimal()):
         reason = why_not(BACKENDS["dequantize"], _problem(*sizes), None)
@@ -35,7 +35,8 @@ def check(work: str) -> None:
             return
         raise AwqdocError(f"The work {work!r} cannot be measured: {reason}.")
     raise AwqdocError(
-        f"A work is copy, matmul, 'read NxK' or 'BACKEND NxK M', BACKEND one of {', '.join(BACKENDS)}; found {work!r}."
+        "A work is nothing, copy, matmul, 'read NxK' or 'BACKEND NxK M', where BACKEND is one of "
+        f"{', '.join(BACKENDS)}; found {work!r}."
     )
 
 
@@ -46,6 +47,8 @@ def _problem(shape: str, m: str = "1") -> Problem:
 def calls(work: str, device: str) -> list[Call]:
     """Return calls that do a work, on a GPU on so many copies of the weight that each finds its own cold."""
     name, *sizes = work.split()
+    if name == "nothing":  # a kernel that reads one word
+        return [partial(floors.read, torch.zeros(1, dtype=torch.int32, device=device))]
     if name in ("copy", "matmul"):
         return [{"copy": floors.copy, "matmul": floors.matmul}[name](device)[0]]
     problem = _problem(*sizes)

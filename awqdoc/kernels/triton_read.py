@@ -6,8 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
-# Words of a program: 16 KB, each thread with eight loads of 16 bytes in flight.
-BLOCK, WARPS = 4096, 4
+# Words of a program: 16 KB, each thread with four loads of 16 bytes in flight. Of twelve combinations tried on an H100
+# the best within 1 %; with four warps 2 % slower.
+BLOCK, WARPS = 4096, 8
 
 
 @triton.jit
