@@ -62,7 +62,8 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
         power and clock-event reasons right after the samples, but for Nsight Compute's process. The ways, and what
         each finds in the L2 cache: ``graph`` (copies of the weight in turn, the GPU's own lines clean), ``read``
         (the cache emptied by reading), ``write`` (emptied by writing, so that it is full of lines that must first be
-        written back), ``do_bench`` (by writing, too), ``ncu`` (emptied and invalidated, ``--cache-control all``).
+        written back), ``do_bench`` (by writing, too; with ``short`` for 10 ms
+        instead of 100, before the power limit is felt), ``ncu`` (emptied and invalidated, ``--cache-control all``).
     """
     import triton
 
@@ -73,6 +74,7 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
         "read": lambda: list(profiling.Benchmarker(SAMPLES, device=device).benchmark_function(call, work).seconds),
         "write": lambda: _written(call),
         "do_bench": lambda: [1e-3 * ms for ms in triton.testing.do_bench(call, return_mode="all")],
+        "do_bench, short": lambda: [1e-3 * ms for ms in triton.testing.do_bench(call, 1, 10, return_mode="all")],
     }
     rows = []
     for way, timed in ways.items():
