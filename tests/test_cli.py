@@ -223,20 +223,24 @@ def recorded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_record_all_leaves_out_what_lacks_its_material_and_says_so(
-    recorded_names: list[str], capsys: pytest.CaptureFixture[str]
+    recorded_names: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", "")
     assert main(["record", "--all"]) == 0
-    assert recorded_names == [name for name in EXPERIMENTS if name != "training"]
-    left_out, start = capsys.readouterr().err.splitlines()
+    assert recorded_names == [name for name in EXPERIMENTS if name not in ("training", "agreement")]
+    left_out, other, start = capsys.readouterr().err.splitlines()
+    assert other == "agreement is left out: Nsight Compute (ncu) is not on the PATH."
     assert left_out.startswith("training is left out: the training text is not here: AWQDOC_PYTHON_SOURCE must name ")
     assert left_out.endswith("Python-3.11.2.tgz).")
     assert "training" not in start
 
 
 def test_record_all_records_everything_where_the_material_is(
-    recorded_names: list[str], monkeypatch: pytest.MonkeyPatch
+    recorded_names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWQDOC_PYTHON_SOURCE", "Python-3.11.2.tgz")
+    (tmp_path / "ncu").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["record", "--all"]) == 0
     assert recorded_names == list(EXPERIMENTS)
 

@@ -39,6 +39,7 @@ def test_a_backend_that_runs_on_a_cpu_agrees_with_float32(name: str, m: int, n: 
 INTERPRETED = """
 import torch
 from awqdoc.kernels import triton_fused as fused
+from awqdoc.kernels import triton_read
 from awqdoc.quantize import round_to_nearest
 
 torch.manual_seed(0)
@@ -51,12 +52,14 @@ for m, n, k, group_size in sizes:
     found, wanted = fused.matmul(x, packed), x.float() @ weight.dequantize().float()
     error = float((found.float() - wanted).norm() / wanted.norm())
     assert error < 1e-3, (m, n, k, error)
+words = torch.randint(-9, 9, (10_001,), dtype=torch.int32)
+assert triton_read.read(words).sum() == words.sum()
 print("agrees")
 """
 
 
 @needs_triton
-def test_the_fused_kernel_agrees_with_float32_in_tritons_interpreter() -> None:
+def test_our_kernels_agree_with_torch_in_tritons_interpreter() -> None:
     # A process of its own: TRITON_INTERPRET counts when a kernel is defined.
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
