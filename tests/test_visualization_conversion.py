@@ -15,18 +15,18 @@ AWQ, MARLIN = LAYOUTS["awq"].weight, LAYOUTS["awq_marlin"].weight
 
 def test_moves_from_awq_to_marlin() -> None:
     assert [(str(bit), before, after) for bit, before, after in vis.moves(AWQ, MARLIN)] == [
-        ("k4+", "row 4+", "row"),
-        ("n6+", "word 3+", "word 7+"),
-        ("n2", "nibble 1", "word 6"),
-        ("n1", "nibble 0", "word 5"),
-        ("n0", "nibble 2", "word 4"),
-        ("k2", "row 2", "word 3"),
-        ("k1", "row 1", "word 2"),
-        ("n5", "word 2", "word 1"),
-        ("n4", "word 1", "word 0"),
-        ("k0", "row 0", "nibble 2"),
-        ("n3", "word 0", "nibble 1"),
-        ("k3", "row 3", "nibble 0"),
+        ("k4+", "row bits 4+", "row"),
+        ("n6+", "word bits 3+", "word bits 7+"),
+        ("n2", "nibble bit 1", "word bit 6"),
+        ("n1", "nibble bit 0", "word bit 5"),
+        ("n0", "nibble bit 2", "word bit 4"),
+        ("k2", "row bit 2", "word bit 3"),
+        ("k1", "row bit 1", "word bit 2"),
+        ("n5", "word bit 2", "word bit 1"),
+        ("n4", "word bit 1", "word bit 0"),
+        ("k0", "row bit 0", "nibble bit 2"),
+        ("n3", "word bit 0", "nibble bit 1"),
+        ("k3", "row bit 3", "nibble bit 0"),
     ]
 
 
@@ -43,9 +43,9 @@ def test_moves_lead_from_a_place_to_the_place_of_the_same_code(one: str, other: 
 
 
 def split(place: str) -> tuple[str, int, bool]:
-    """``"word 7+"`` -> word, 7, True; ``"row"`` is all of it."""
-    name, _, number = place.partition(" ")
-    return name, int(number.rstrip("+") or 0), not number or number.endswith("+")
+    """``"word bits 7+"`` -> word, 7, True; ``"row"`` is all of it."""
+    name, _, number = f"{place} bits 0+".split(" ")[:3]
+    return name, int(number.rstrip("+")), number.endswith("+")
 
 
 def test_orders_of_different_things_are_refused() -> None:
@@ -66,7 +66,7 @@ def test_wires_end_where_moves_say() -> None:
     for height, (bit, before, after) in enumerate(vis.moves(AWQ, MARLIN)):
         start = left.index(bit)
         assert {(after, height), (before, start), (str(bit), start)} <= at
-    assert "n0 from nibble 2 to word 4" in figure.awqdoc_alt  # type: ignore[attr-defined]
+    assert "n0 from nibble bit 2 to word bit 4" in figure.awqdoc_alt  # type: ignore[attr-defined]
 
 
 def test_other_axes_too() -> None:

@@ -34,6 +34,7 @@ from awqdoc.visualization.clipping import (
 )
 from awqdoc.visualization.conversion import moves, plot_moves
 from awqdoc.visualization.dequantization import forms_table, plot_forms
+from awqdoc.visualization.fragments import lane_elements, plot_fragments
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
@@ -89,6 +90,7 @@ __all__ = [
     "device_table",
     "forms_table",
     "kl_removed",
+    "lane_elements",
     "layers_table",
     "mean_losses",
     "mean_threshold",
@@ -110,6 +112,7 @@ __all__ = [
     "plot_clipped_group",
     "plot_duo_scaling",
     "plot_forms",
+    "plot_fragments",
     "plot_group",
     "plot_hierarchy",
     "plot_kl_by_bits",

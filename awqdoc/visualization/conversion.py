@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from awqdoc.packing import Order
 from awqdoc.packing.bits import Bit, parse
+from awqdoc.visualization.layouts import bit_name
 from awqdoc.visualization.style import colour, describe, new_figure, styled
 
 _AXES = {"k": "blue", "n": "orange", "g": "green"}
@@ -25,20 +26,20 @@ def moves(source: Order, target: Order) -> list[tuple[Bit, str, str]]:
 
 
 def _places(order: Order, cuts: dict[str, int]) -> list[tuple[Bit, str]]:
-    """Return (bit, as ``"word 3"``) from the top of memory, with the rest of each axis cut at the same bit."""
+    """Return (bit, as ``"word bit 3"``) from the top of memory, with the rest of each axis cut at the same bit."""
     found = []
     for name in ("row", "word", "nibble"):
         bits = parse(getattr(order, name))
         for i, bit in enumerate(bits):
             lowest = len(bits) - 1 - i
             if not bit.rest:
-                found.append((bit, f"{name} {lowest}"))
+                found.append((bit, bit_name(name, lowest)))
                 continue
             top = cuts[bit.axis]
             place = lowest + top - bit.number
-            found.append((Bit(bit.axis, top, rest=True), f"{name} {place}+" if place else name))
+            found.append((Bit(bit.axis, top, rest=True), bit_name(name, place, rest=True) if place else name))
             found += [
-                (Bit(bit.axis, number), f"{name} {lowest + number - bit.number}")
+                (Bit(bit.axis, number), bit_name(name, lowest + number - bit.number))
                 for number in reversed(range(bit.number, top))
             ]
     return found

@@ -17,14 +17,19 @@ _AXES = {"k": "blue", "n": "orange", "g": "green"}
 
 
 def _memory(order: Order) -> list[tuple[str, Bit]]:
-    """Where each bit ends, from the top: ``("word 3", Bit("k", 2))``."""
+    """Where each bit ends, from the top: ``("word bit 3", Bit("k", 2))``."""
     found = []
     for name in ("row", "word", "nibble"):
         bits = parse(getattr(order, name))
         for i, bit in enumerate(bits):
             place = len(bits) - 1 - i
-            found.append((name if bit.rest and place == 0 else f"{name} {place}{'+' if bit.rest else ''}", bit))
+            found.append((name if bit.rest and place == 0 else bit_name(name, place, bit.rest), bit))
     return found
+
+
+def bit_name(name: str, number: int, rest: bool = False) -> str:
+    """Return ``"word bit 3"``, or for this bit and all above it ``"word bits 3+"``."""
+    return f"{name} bits {number}+" if rest else f"{name} bit {number}"
 
 
 def wires(order: Order, lane: dict[str, str] | None = None) -> list[tuple[str, str, str]]:
@@ -32,7 +37,7 @@ def wires(order: Order, lane: dict[str, str] | None = None) -> list[tuple[str, s
     owners: dict[Bit, str] = {}
     for name, field in (lane or {}).items():
         bits = parse(field)
-        owners |= {bit: f"{name} {len(bits) - 1 - i}" if len(bits) > 1 else name for i, bit in enumerate(bits)}
+        owners |= {bit: bit_name(name, len(bits) - 1 - i) if len(bits) > 1 else name for i, bit in enumerate(bits)}
     return [(str(bit), place, owners.get(bit, "")) for place, bit in _memory(order)]
 
 
@@ -54,13 +59,15 @@ def plot_wires(order: Order, title: str, lane: dict[str, str] | None = None) -> 
     for height, (place, bit) in enumerate(memory):
         start = index.index(bit)
         hue = colour(_AXES[bit.axis])
-        axes.plot([0.22, 0.3, 0.62, 0.7], [start, start, height, height], color=hue, linewidth=1.6)
-        axes.text(0.2, start, _name(bit), ha="right", va="center", color=hue)
-        axes.text(0.72, height, place, ha="left", va="center")
+        axes.plot([0.12, 0.2, 0.56, 0.64], [start, start, height, height], color=hue, linewidth=1.6)
+        axes.text(0.1, start, _name(bit), ha="right", va="center", color=hue)
+        axes.text(0.66, height, place, ha="left", va="center")
         axes.text(0.96, height, owner[height], ha="left", va="center", color=colour("muted"), fontsize=9)
-    axes.text(0.2, -1, "index", ha="right", va="center", fontsize=9, color=colour("muted"))
-    axes.text(0.72, -1, "memory", ha="left", va="center", fontsize=9, color=colour("muted"))
-    axes.set_xlim(-0.06, 1.2 if any(owner) else 1)
+    axes.text(0.1, -1, "index", ha="right", va="center", fontsize=9, color=colour("muted"))
+    axes.text(0.66, -1, "memory", ha="left", va="center", fontsize=9, color=colour("muted"))
+    if any(owner):
+        axes.text(0.96, -1, "tensor core", ha="left", va="center", fontsize=9, color=colour("muted"))
+    axes.set_xlim(-0.06, 1.24 if any(owner) else 0.96)
     axes.set_ylim(len(memory) - 0.4, -1.5)
     axes.axis("off")
     told = ", ".join(f"{bit} to {place}" + (f" ({name})" if name else "") for bit, place, name in wires(order, lane))
@@ -68,12 +75,18 @@ def plot_wires(order: Order, title: str, lane: dict[str, str] | None = None) -> 
 
 
 def _name(bit: Bit) -> str:
-    return f"{bit.axis} bits {bit.number} and up" if bit.rest and bit.number else bit.axis if bit.rest else str(bit)
+    return bit.axis if bit.rest and bit.number == 0 else str(bit)
 
 
 @styled
 def plot_tile(
-    layout: Layout, field: str, title: str, rows: int = 16, columns: int = 16, marked: Sequence[int] = ()
+    layout: Layout,
+    field: str,
+    title: str,
+    rows: int = 16,
+    columns: int = 16,
+    marked: Sequence[int] = (),
+    parted: Sequence[int] = (),
 ) -> Figure:
     """Draw the upper left of a weight as a grid, k down and n across, with a part of each code's place in it.
 
@@ -83,6 +96,8 @@ def plot_tile(
         What is written in the cells: ``"row"``, ``"word"``, ``"nibble"``, or ``"lane"``, ``"register"``, ``"half"``.
     marked : sequence of int
         Values whose cells are filled; none: each value has a fill of its own, some share a colour.
+    parted : sequence of int
+        Columns before which a line is drawn.
     """
     figure, axes = new_figure(title, height=0.9 + 4.6 * rows / columns)
     cells = {(k, n): int(layout.where(k, n)[field]) for k in range(rows) for n in range(columns)}
@@ -95,6 +110,8 @@ def plot_tile(
         size = 8 if columns <= 16 else 5
         axes.text(n + 0.5, k + 0.54, str(value), ha="center", va="center", fontsize=size)
     _grid(axes, rows, columns)
+    for n in parted:
+        axes.plot([n, n], [0, rows], color=colour("ink"), linewidth=1.6)
     axes.set_xlabel("n")
     axes.set_ylabel("k")
     shown = "; ".join(f"k = {k}: " + " ".join(str(cells[k, n]) for n in range(columns)) for k in range(min(rows, 4)))

@@ -219,10 +219,15 @@
       return picture(360, 4 * height, drawn);
     }
 
+    // "nibble bit 2" is a bit of the nibble's number, not nibble 2.
+    function bitName(name, number, rest = false) {
+      return rest ? `${name} bits ${number}+` : `${name} bit ${number}`;
+    }
+
     function wires(format, index) {
       const places = ["row", "word", "nibble"].flatMap((name) => {
         const bits = parse(format[name]);
-        return bits.map((bit, i) => ({ bit, name: bit.rest && bits.length === 1 ? name : `${name} ${bits.length - 1 - i}` }));
+        return bits.map((bit, i) => ({ bit, name: bit.rest && bits.length === 1 ? name : bitName(name, bits.length - 1 - i, bit.rest) }));
       });
       const start = places
         .map(({ bit }) => bit)
@@ -230,7 +235,7 @@
       const owners = new Map();
       for (const [name, field] of Object.entries(format.lane)) {
         const bits = parse(field);
-        bits.forEach((bit, i) => owners.set(bit.name, bits.length > 1 ? `${name} ${bits.length - 1 - i}` : name));
+        bits.forEach((bit, i) => owners.set(bit.name, bits.length > 1 ? bitName(name, bits.length - 1 - i) : name));
       }
       const step = 21;
       const height = (i) => 10 + i * step;
@@ -239,12 +244,12 @@
         const from = start.indexOf(bit);
         const kind = `awqdoc-wire awqdoc-${bit.axis} ${valueOf(bit) ? "awqdoc-lit" : ""}`;
         return [
-          svg("polyline", { class: kind, points: `104,${height(from)} 130,${height(from)} 214,${height(to)} 240,${height(to)}` }),
-          svg("text", { class: `awqdoc-${bit.axis} awqdoc-end`, x: 78, y: height(from), "font-size": 11 }, bit.name),
-          svg("text", { x: 92, y: height(from), "font-size": 11, class: "awqdoc-value" }, String(valueOf(bit))),
-          svg("text", { class: "awqdoc-start", x: 262, y: height(to), "font-size": 11 }, name),
-          svg("text", { class: "awqdoc-start awqdoc-value", x: 312, y: height(to), "font-size": 9 }, owners.get(bit.name) || ""),
-          svg("text", { x: 250, y: height(to), "font-size": 11, class: "awqdoc-value" }, String(valueOf(bit))),
+          svg("polyline", { class: kind, points: `56,${height(from)} 80,${height(from)} 152,${height(to)} 176,${height(to)}` }),
+          svg("text", { class: `awqdoc-${bit.axis} awqdoc-end`, x: 30, y: height(from), "font-size": 11 }, bit.name),
+          svg("text", { x: 44, y: height(from), "font-size": 11, class: "awqdoc-value" }, String(valueOf(bit))),
+          svg("text", { class: "awqdoc-start", x: 200, y: height(to), "font-size": 11 }, name),
+          svg("text", { class: "awqdoc-start awqdoc-value", x: 286, y: height(to), "font-size": 9 }, owners.get(bit.name) || ""),
+          svg("text", { x: 188, y: height(to), "font-size": 11, class: "awqdoc-value" }, String(valueOf(bit))),
         ];
       });
       const told = places

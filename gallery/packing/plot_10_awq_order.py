@@ -16,7 +16,7 @@ it by hand, and looks at what a program computes that takes one list for the oth
 # bits of a word, that is one of its hexadecimal digits; nibble 0 is the last digit. Take a
 # toy weight of one row and eight columns in which every code is the number of its column:
 
-import warnings
+import hashlib
 from itertools import permutations
 
 import torch
@@ -44,11 +44,12 @@ words = vis.plot_words(awq.weight, places, "AWQ: each word holds eight columns o
 # What a kernel wants
 # -------------------
 # A GPU runs threads in *warps* of 32, the *lanes*. A lane computes in *registers* of 32
-# bits, and one register holds two FP16 numbers (CUDA's ``half2``) and computes with both at
-# once. So a word of eight codes is to become four registers. An AND with 0x000f000f takes
-# two codes out of it in one instruction, one for each half of a register; after a shift by
-# 4, 8 or 12 bits it takes two others. How they become FP16 numbers where they stand is
-# shown in :ref:`sphx_glr_gallery_packing_plot_50_dequantize.py`.
+# bits, and one register holds two FP16 numbers (CUDA's ``half2``), with which one
+# instruction computes at once. So a word of eight codes is to become four registers. An AND
+# with 0x000f000f takes two codes out of it in one instruction, one for each half of a
+# register; after a shift by 4, 8 or 12 bits it takes two others. How they become FP16
+# numbers where they stand is shown in
+# :ref:`sphx_glr_gallery_packing_plot_50_dequantize.py`.
 #
 # **Predict:** which two columns does the mask take out of each of the two words above?
 
@@ -67,8 +68,8 @@ taken = vis.plot_registers(orders, "n", "What 0x000f000f takes, after shifts of 
 # In AWQ's order each register holds two *neighbours*, and the four registers one after the
 # other are columns 0 to 7. Scales of neighbouring columns lie side by side in memory, so a
 # register of two codes meets a register of two scales, and AutoAWQ's kernel stores the
-# eight products in one piece of 16 bytes. Natural order would give columns 0 and 4, and
-# one more instruction for each register to sort them.
+# eight products, as FP16 numbers, in one piece of 16 bytes. Natural order would give
+# columns 0 and 4, and one more instruction for each register to sort them.
 #
 # Which orders would do?
 # ----------------------
@@ -94,7 +95,8 @@ script.display(vis.Table(titles, table, None, "What the mask takes out of a word
 # ------------
 # Only one order does all. It is a *rotation* of three bits: the last becomes the first.
 # awqdoc knows nothing else of the list. The layout's nibble is the text ``"n0 n2 n1"``,
-# from which it computes where a code lies, and which code lies somewhere.
+# highest bit first, as ``"n3+"`` (n3 and all bits above it) is its word. From these it
+# computes where a code lies, and which code lies somewhere.
 
 wires = vis.plot_wires(awq.weight, "AWQ: the last bit of n becomes the first of the nibble")
 assert [(i << 1 | i >> 2) & 7 for i in range(8)] == ORDER  # rotated to the left
@@ -128,19 +130,16 @@ assert torch.equal(packed["scales"], quantized.scales)
 # %%
 # Is this what AutoAWQ writes?
 # ----------------------------
-# Where AutoAWQ is installed, its packer gets the same weight, and all bits must agree.
+# These codes and zero points are made by formula. AutoAWQ's packer, version 0.2.9, made of
+# them tensors with the two hashes here (and the tests of awqdoc run that packer itself):
 
-try:
-    with warnings.catch_warnings(record=True):  # it says on import that it is deprecated
-        from awq.modules.linear.gemm import WQLinear_GEMM
-except ImportError:
-    print("AutoAWQ is not installed here, so this page compares nothing; the tests do.")
-else:
-    linear = torch.nn.Linear(*codes.shape, bias=False, dtype=torch.float16)
-    linear.weight.data = quantized.dequantize().T.contiguous()
-    theirs = WQLinear_GEMM.from_linear(linear, 4, 128, scales=packed["scales"], zeros=zeros)
-    assert all(torch.equal(getattr(theirs, name).cpu(), packed[name]) for name in packed)
-    print(f"{', '.join(packed)} are bit for bit as AutoAWQ packs them")
+k, n, g = torch.arange(256)[:, None], torch.arange(512), torch.arange(2)[:, None]
+known = (7 * k + 11 * n + k * n // 13) % 16, (5 * n + 3 * g) % 16  # codes, zero points
+made = QuantizedWeight(known[0].byte(), torch.ones(2, 512).half(), known[1].byte(), 128)
+for name, wanted in (("qweight", "f4d8ed169eda088b"), ("qzeros", "5b6c8a21b8950626")):
+    found = hashlib.sha256(pack(made, "awq")[name].numpy().tobytes()).hexdigest()[:16]
+    assert found == wanted
+    print(f"{name:<7} {found}, as AutoAWQ packs it")
 
 # %%
 # The wrong list
@@ -181,8 +180,9 @@ script.display(vis.Table(titles, table, here, "One list taken for the other"))
 # A round trip does not notice. Pack with one wrong list and unpack with the other, and
 # every code comes back; only nobody else can read the words. And the order is elsewhere
 # too: ExLlamaV2 brings GPTQ's words, eight rows in natural order, into it when it loads a
-# model (``shuffle_4bit_8`` in ``qdq_4.cuh``). In Marlin's words k0 comes first, since
-# tensor cores want neighbours along k; its zero points are rotated like AWQ's, from n3 on.
+# model (``shuffle_4bit_8`` in ``qdq_4.cuh``). In Marlin's words k0 is the top bit, since
+# tensor cores want neighbours along k; its zero points are rotated like AWQ's, with n5 n4
+# n3 in place of n2 n1 n0.
 
 foreign = sum(INVERSE[nibble] << 4 * nibble for nibble in range(8))
 assert [foreign >> 4 * ORDER[n] & 15 for n in range(8)] == list(range(8))

@@ -43,10 +43,10 @@ script.display(vis.Table(titles, table, None, "One weight of K = 256, N = 768"))
 # AWQ packs eight neighbours along n, in an order of its own
 # (:ref:`sphx_glr_gallery_packing_plot_10_awq_order.py`). GPTQ packs eight along k, and so
 # does AutoAWQ's format for single tokens, awq_gemv. The figure has the first four words of
-# ``qweight``'s first row; words of a row follow each other in memory. The 32 *lanes*
-# (threads) of a GPU's *warp* that read a word each read 128 bytes, and in one piece if the
-# words are neighbours (the access is *coalesced*). The table says which part of the weight
-# that is, how many scales go with it, and whether a row of scales goes the same way.
+# ``qweight``'s first row; words of a row follow each other in memory. If each of the 32
+# *lanes* (threads) of a GPU's *warp* reads 4 bytes, these 128 come in one piece if they are
+# neighbours (the access is *coalesced*). The table says which part of the weight that is,
+# how many scales it needs, and what lies side by side in a row of scales.
 
 drawn = {name: layout for name, layout in layouts.items() if name != "gptq_v2"}
 shapes = vis.plot_word_shapes(drawn, "The first four words, each in a colour of its own")
@@ -61,14 +61,14 @@ for name, layout in layouts.items():
     groups = {(k // 128, n) for k, n in held}
     across = "groups" if layout.scales.row == "n0+" else "outputs"
     table.append([name, f"{len(ks)} x {len(ns)}", len(groups), across])
-titles = ["format", "128 bytes hold, k x n", "with scales", "a row of scales has"]
+titles = ["format", "128 bytes hold, k x n", "scales for it", "a row of scales has"]
 script.display(vis.Table(titles, table, None, "What 32 lanes read, groups of 128"))
 
 # %%
 # In awq and gptq lanes go along n: each has outputs of its own and needs scales of its own,
 # which are neighbours, too. In awq_gemv, made for one token at a time, they go along k: all
 # work on one output, share its scales and add their sums in the end. awq_gemv_fast has
-# words of 16 bits and goes along k, too, for four outputs at once.
+# words of 16 bits, four codes, and goes along k, too, but for four outputs at once.
 #
 # Zero points, and a classic bug
 # ------------------------------
@@ -171,9 +171,10 @@ script.display(vis.Table(titles, table, None, "All 25 conversions, bit for bit e
 # %%
 # What a format cannot hold
 # -------------------------
-# It refuses, in a sentence. GPTQ's version 1 cannot write z = 0; a converter that stored 15
-# for it had NaN in the end (GPTQModel's issue 2350). GPTQ may also sort inputs into groups
-# in an order of its own, ``g_idx``, for which the others have no place.
+# ``pack`` and ``unpack`` refuse, in a sentence. GPTQ's version 1 cannot write z = 0; a
+# converter that stored 15 for it had NaN in the end (GPTQModel's issue 2350). GPTQ may also
+# put inputs into groups in an order of its own (``desc_act``, with a list ``g_idx`` of each
+# input's group), for which the others have no place.
 
 narrow = round_to_nearest(original[:96], group_size=32)
 act_order = {**packed["gptq"], "g_idx": torch.arange(256) % 2}

@@ -48,10 +48,9 @@ print(refusal(convert, checkpoint, "awq", "marlin", group_size=128))
 # %%
 # Repacked
 # --------
-# For ``awq_marlin`` nothing about the weight changes: the same codes, scales and zero
-# points come back. ``qweight`` and ``scales`` are what the original Marlin would have for
-# these codes, in the order that :ref:`sphx_glr_gallery_packing_plot_30_marlin_derived.py`
-# derives. Only ``qzeros`` is new.
+# For ``awq_marlin`` codes, scales and zero points stay what they are. ``qweight`` and
+# ``scales`` are what the original Marlin would have for these codes, in the order that
+# :ref:`sphx_glr_gallery_packing_plot_30_marlin_derived.py` derives. Only ``qzeros`` is new.
 
 repacked = convert(checkpoint, "awq", "awq_marlin", group_size=128)
 for name, tensor in repacked.items():
@@ -67,16 +66,15 @@ for name, tensor in pack(symmetric, "marlin").items():
 # %%
 # Where the zero points go
 # ------------------------
-# A *lane*, one of the 32 threads that use a tensor core together, has codes of column
-# lane // 4 in each of the eight pieces, 8 columns wide, that make a tile of 64. It needs
-# eight zero points, and eight nibbles are one word: n2 n1 n0, the lane's column, choose the
-# word, and n5 n4 n3, the piece, the nibble.
+# A *lane*, one of the 32 threads that use a tensor core together, has codes of column lane
+# // 4 in each of the eight pieces, 8 columns wide, that make a tile of 64. It needs eight
+# zero points, and eight nibbles are one word. So n2 n1 n0, the lane's column, choose the
+# word, n5 n4 n3, the piece, the nibble, and n6+, all bits from n6 up, the tile.
 #
 # Which nibble? Zero points become FP16 as codes do, two nibbles at once that are 16 bits
 # apart (:ref:`sphx_glr_gallery_packing_plot_50_dequantize.py`). A word of codes serves two
 # pieces, n3 = 0 and 1, so their two zero points should come out together: n3 is the top bit
-# of the nibble's number, and n5 n4 is how often the word was shifted by 4. Every lane's
-# view of the first 64 columns:
+# of the nibble's number, and n5 n4 is how often the word was shifted by 4. For every lane:
 
 zeros = LAYOUTS["awq_marlin"].zeros
 assert (zeros.word, zeros.nibble) == ("n6+ n2 n1 n0", "n3 n5 n4")
@@ -91,24 +89,26 @@ for lane in range(32):
 # %%
 # Repacking in one picture
 # ------------------------
-# Both layouts hand out the bits of k and n. Leave out the middle, and repacking hands out
-# bits of a *place*: which bit of AWQ's row, word and nibble becomes which of Marlin's.
-# **Predict:** a Marlin word holds eight codes. From how many of AWQ's words do they come?
+# Both layouts hand out the bits of k and n. So repacking takes the bits of the old *place*,
+# AWQ's row, word and nibble, and hands them out as those of the new one. **Predict:** a
+# Marlin word holds eight codes. From how many of AWQ's words do they come?
 
 awq, target = LAYOUTS["awq"].weight, LAYOUTS["awq_marlin"].weight
 wires = vis.plot_moves(awq, target, ("AWQ", "Marlin"), "Old place to new place")
+sources = set()
 for word in range(128):  # of a tile
     held = [awq.where(**target.at(0, word, nibble)) for nibble in range(8)]
-    assert len({(place["row"], place["word"]) for place in held}) == 8
+    sources.add(frozenset((place["row"], place["word"]) for place in held))
+assert [len(words) for words in sources] == [8] * 16
 
 # %%
 # From eight. All three nibble bits become word bits, and into the nibble go two row bits
-# and a word bit. No word can be repacked by itself, only a whole tile.
+# and a word bit. So words are repacked by eights: eight of AWQ's make eight of Marlin's.
 #
 # What it costs
 # -------------
-# At the least, reading everything once and writing it once. For a layer of 4096 x 4096 on
-# the processor, a plain copy, and ``convert``, which gives each code a byte in between:
+# At the least, reading everything once and writing it once. On the processor, a plain copy
+# of a layer of 4096 x 4096, and ``convert``:
 
 large = pack(round_to_nearest(torch.randn(4096, 4096), group_size=128), "awq")
 moved = 2 * sum(tensor.nbytes for tensor in large.values())
@@ -128,7 +128,7 @@ script.display(vis.Table(["", "ms, median of 3"], rows, here, "Copying and repac
 
 # %%
 # On a GPU, where vLLM does it at loading, the bytes take no time to speak of. ``convert``
-# is far from that: it is written to be read, for any pair of layouts.
+# is far from a copy here: it goes from any layout to any other.
 #
 # Why not make it symmetric?
 # --------------------------
@@ -163,26 +163,27 @@ cases = {
     "Llama-3-8B: q, o": (4096, 4096), "k, v": (4096, 1024), "k, v on 8": (4096, 128),
     "gate, up": (4096, 14336), "down": (14336, 4096), "down on 8": (1792, 4096),
     "Llama-2-7B: gate, up": (4096, 11008), "gate on 8": (4096, 1376),
-    "gate + up on 8": (4096, 2752), "its down": (11008, 4096),
-    "its down on 4": (2752, 4096), "its down on 8": (1376, 4096),
+    "gate + up on 8": (4096, 2752), "Llama-2: down": (11008, 4096),
+    "Llama-2: down on 4": (2752, 4096), "Llama-2: down on 8": (1376, 4096),
 }  # fmt: skip
 rows = []
 for name, (k, n) in cases.items():
     no = [refusal(checks.sizes, LAYOUTS[f], k, n, 128) for f in ("marlin", "awq_marlin")]
-    no = no if k % 128 == 0 else [no[0], no[1] or f"{k / 128} groups of 128"]
-    rows.append([name, f"{k} x {n}", "no" if no[0] else "yes", no[1] or "yes"])
+    why = no[1].partition(", ")[2][:-1] or f"{k / 128} groups of 128"
+    fits = f"no, {why}" if no[1] or k % 128 else "yes"
+    rows.append([name, f"{k} x {n}", "no" if no[0] else "yes", fits])
 assert [row[3] == "yes" for row in rows] == [True] * 7 + [False, True, True, False, False]
 titles = ["layer (on 8: divided between 8 GPUs)", "K x N", "original", "awq_marlin"]
 script.display(vis.Table(titles, rows, None, "Which Marlin takes it, in groups of 128"))
 
 # %%
 # vLLM holds gate and up as one weight: 2 x 1376 columns fit where 1376 do not. ``down`` is
-# divided along K, and where that cuts a group in two no kernel helps. Other layers that
-# vLLM's check refuses (it wants K a multiple of 128 in any case) run on AWQ's own kernel,
-# with a warning. GPTQModel pads them.
+# divided along K; where that cuts a group in two no kernel helps. Other layers that vLLM's
+# check refuses (it wants K a multiple of 128 in any case) run on AWQ's own kernel, with a
+# warning. GPTQModel pads them.
 #
 # Two more refusals: another group size, and an activation order, a list ``g_idx`` of which
-# k is in which group. AWQ has none. GPTQ may have one (``act_order``), for which vLLM's
+# k is in which group. AWQ has none. GPTQ may have one (``desc_act``), for which vLLM's
 # Marlin has another path, without zero points.
 
 print(refusal(checks.sizes, LAYOUTS["awq_marlin"], 4096, 4096, 256))
@@ -194,7 +195,6 @@ print(refusal(convert, gptq, "gptq_v2", "awq_marlin", group_size=128))
 # ------
 # - One layer of one small model, rounded plainly, for what symmetry costs. What it does to
 #   a model's predictions: :ref:`sphx_glr_gallery_quantization_plot_10_rounding.py`.
-# - Layouts are checked here, not the kernel. What vLLM and GPTQModel do was read in their
-#   sources, and may change.
+# - Layouts are checked here, no kernel. vLLM's and GPTQModel's sources were only read.
 
 script.show({"zero_points": zero_wires, "places": wires}, options.output_dir)

@@ -124,8 +124,8 @@ titles = ["a word's 8 weights", "shift", "logic", "convert", "sub, fma", "all", 
 script.display(vis.Table(titles, table, None, "Instructions; time in logic instructions"))
 
 # %%
-# So converting would keep that unit busy nearly all the time only to follow the memory,
-# even for one token. With logic it is about one instruction per weight.
+# So converting would keep the unit that does it busy nearly all the time, only to follow
+# the memory, even for one token. With logic it is about one instruction per weight.
 #
 # BF16 has less room
 # ------------------
