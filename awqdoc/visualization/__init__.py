@@ -38,6 +38,21 @@ from awqdoc.visualization.fragments import lane_elements, plot_fragments
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
+from awqdoc.visualization.measuring import (
+    WAYS,
+    agreement_doubts,
+    agreement_ratios,
+    agreement_rows,
+    agreement_table,
+    mistake_factors,
+    mistakes_table,
+    plot_agreement,
+    plot_drift,
+    plot_mistakes,
+    samples_of,
+    sustained,
+    work_title,
+)
 from awqdoc.visualization.packing_speed import packing_table, packing_times, plot_packing
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
@@ -71,12 +86,17 @@ from awqdoc.visualization.word_shapes import plot_word_shapes, words_held
 
 __all__ = [
     "PALETTE",
+    "WAYS",
     "Bits",
     "Display",
     "Here",
     "Table",
     "VisualizationHelper",
     "accuracy_table",
+    "agreement_doubts",
+    "agreement_ratios",
+    "agreement_rows",
+    "agreement_table",
     "bit_ratios",
     "block_ratios",
     "block_seconds",
@@ -95,6 +115,8 @@ __all__ = [
     "mean_losses",
     "mean_threshold",
     "memory_table",
+    "mistake_factors",
+    "mistakes_table",
     "moves",
     "near_ties",
     "new_figure",
@@ -105,11 +127,13 @@ __all__ = [
     "paired_ratio",
     "parts_table",
     "phases_table",
+    "plot_agreement",
     "plot_bits",
     "plot_block_errors",
     "plot_block_seconds",
     "plot_calibration",
     "plot_clipped_group",
+    "plot_drift",
     "plot_duo_scaling",
     "plot_forms",
     "plot_fragments",
@@ -117,6 +141,7 @@ __all__ = [
     "plot_hierarchy",
     "plot_kl_by_bits",
     "plot_latency",
+    "plot_mistakes",
     "plot_moves",
     "plot_packing",
     "plot_prediction",
@@ -142,12 +167,14 @@ __all__ = [
     "rounding_rows",
     "rounding_table",
     "salient_table",
+    "samples_of",
     "scale_table",
     "scaled_kl",
     "scaling_table",
     "speed_table",
     "speedups",
     "summary",
+    "sustained",
     "text_columns",
     "threshold_shares",
     "to_svg",
@@ -158,4 +185,5 @@ __all__ = [
     "verdict_table",
     "wires",
     "words_held",
+    "work_title",
 ]

@@ -1,0 +1,159 @@
+r"""
+How to measure a kernel
+=======================
+
+*"The blog says 4 times faster. I measure 1.1."* Both may have timed what they say; they did
+not time the same thing. This page makes the common mistakes on purpose, one after the
+other, and shows how large each is. Then it shows the instrument that all other pages use.
+"""
+
+# %%
+# Predict
+# -------
+# Each mistake below is made with kernels from the other pages: FP16 and INT4 products of
+# layers of Llama-3-8B. By what factor does each make a time wrong, and in which direction?
+# Which one favours one kernel over another?
+#
+# Measure
+# -------
+# The same work, done wrong and done right, in the same process:
+
+from statistics import median
+
+import awqdoc
+import torch
+from awqdoc import profiling, script
+from awqdoc import visualization as vis
+
+parser = script.parser("Show the mistakes of measuring, and how large they are.")
+options = script.parse(parser)
+
+made = awqdoc.measure("mistakes")
+published = made.origin == "recorded"
+factors = vis.mistake_factors(made)
+figure = vis.plot_mistakes(made)
+
+# %%
+# Left of the line a kernel looks faster than it is. (The first call, which loads code and
+# chooses kernels, is off the scale; the table has it.)
+
+script.display(vis.mistakes_table(made))
+
+# %%
+# The clock of the host
+# ---------------------
+# A call of a GPU kernel returns as soon as the kernel is in a queue. **A clock that stops
+# then has timed the queue**: the result is the cost of a launch and the same for kernels of
+# any size. ``torch.cuda.synchronize()`` before each reading mends that, and adds the way
+# there and back. CUDA events do not have it: the GPU itself writes down when it passes two
+# points of its queue.
+#
+# Between these points the GPU may wait. **A short kernel is over before Python has
+# launched the next one**, so a loop around it measures Python. A model that is run that
+# way has these gaps too, but then they should be told apart from the kernel's time.
+# Replaying a CUDA graph leaves them out: its launches were prepared once.
+
+assert not published or factors["no synchronization"] < 0.5
+assert not published or factors["launch gaps counted"] > 2
+
+# %%
+# The cache
+# ---------
+# A model reads each weight once per token, and hundreds of others before the same one
+# again: it finds it *cold*. A loop over one small layer finds it in the L2 cache. An INT4
+# weight of 4096 x 4096 has 8.7 MB, in FP16 33.6 MB; an H100's L2 cache has 50 MB.
+#
+# This mistake changes a comparison, for it does not flatter all alike. FP16 gains; our INT4
+# kernel, which does not wait for memory, gains next to nothing; a kernel that only reads
+# shows what memory alone would gain:
+
+works = {"warm": ("fp16, one weight again", "triton_fused, one weight again"),
+         "cold": ("fp16, cold copies", "triton_fused, cold copies")}  # fmt: skip
+for state, ways in works.items():
+    fp16, int4 = (1e6 * median(vis.samples_of(made, way)) for way in ways)
+    print(f"{state}: FP16 {fp16:.1f} µs, INT4 {int4:.1f} µs: speed-up {fp16 / int4:.2f}")
+
+# %%
+# So measure with copies of the weight in turn, together several times as large as the
+# cache, or empty the cache before each call. *How* it is emptied matters too; see
+# :ref:`sphx_glr_gallery_profiling_plot_30_agreement.py`.
+#
+# The data
+# --------
+# A transistor that does not switch takes no power. **A product of zeros is faster than one
+# of random numbers**, for with random numbers this GPU reaches its power limit and lowers
+# its clock. Constant or sparse data do the same in part. Only work that keeps the tensor
+# cores busy is affected: a kernel that waits for memory stays below the limit.
+#
+# The clock of the GPU
+# --------------------
+# The same product of random matrices, over and over, after three seconds of rest:
+
+drift = vis.plot_drift(made)
+seconds, clocks, watts, every = vis.sustained(made)
+early, late = median(seconds[:20]), median(seconds[-200:])
+print(f"first 20: {1e3 * early:.2f} ms, last 200: {1e3 * late:.2f} ms, {late / early:.2f}")
+print(
+    f"SM clock {clocks[0]} to {clocks[-1]} MHz, power {watts[0]:.0f} to {watts[-1]:.0f} W"
+)
+apart = median(seconds[:200]) / median(seconds[-200:])
+turns = median(profiling.ratios(seconds[::2], seconds[1::2]))
+print(f"first 200 against last 200: {apart:.3f}; even against odd: {turns:.3f}")
+assert not published or (late / early > 1.05 and abs(turns - 1) < 0.01)
+
+# %%
+# Nothing is wrong with this GPU. It runs at its highest clock until power or heat say
+# otherwise, a fraction of a second. **Who is timed first wins**: the same function, first
+# measured and last measured, seems to have become slower. Measured in turn, even calls
+# against odd, it is as fast as itself. So competitors belong into one run, round by round,
+# and ratios are taken within a round.
+#
+# The neighbours
+# --------------
+# In turn is not enough: the *order* must change as well. Two backends that read the same
+# packed weight, behind a large copy: whichever comes second finds the weight in the cache.
+# Dequantize + matmul is faster by that, as the figure shows; our fused kernel is not,
+# because it does not wait for memory. A fixed order would have given one of them a present.
+#
+# One sample
+# ----------
+# The same function twice, under two names, 200 rounds:
+
+a, b = (vis.samples_of(made, way) for way in ("a", "the same again"))
+pairs = sorted(profiling.ratios(a, b))
+beyond = sum(abs(ratio - 1) > 0.02 for ratio in pairs) / len(pairs)
+print(f"single pairs: {pairs[0]:.2f} to {pairs[-1]:.2f}; {beyond:.0%} off by more than 2%")
+for name, samples in (("a", a), ("again", b)):
+    found = profiling.summarize(samples)
+    print(f"{name:<6} median {1e6 * found.median:.2f} µs, half within {found.spread:.1%}")
+assert not published or (pairs[-1] > 1.03 and abs(median(pairs) - 1) < 0.01)
+
+# %%
+# **What a single pair shows between a function and itself is no difference.** Keep every
+# sample; take the median, which one disturbed sample does not move; and give the spread.
+#
+# The instrument
+# --------------
+# ``Benchmarker`` does all of this: warms up, empties the L2 cache before each call, runs
+# competitors in turn in changing order, keeps every sample, and records clocks and power.
+# It says what it did, and when the samples should not be believed:
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+x = torch.randn(256, 256, device=device)
+bench = profiling.Benchmarker(num_iterations=30, device=device)
+bench.compare({"x @ x": lambda: x @ x, "the same": lambda: x @ x, "x + x": lambda: x + x})
+print(vis.Here.now(device).label)
+bench.print_results()
+
+# %%
+# With ``graph=True`` a function is captured in a CUDA graph; the difference is what its
+# launches cost. ``CUDATimer`` and ``profile_scope("name")`` time single pieces of a program
+# (:py:mod:`awqdoc.profiling`).
+#
+# Limits
+# ------
+# - The factors are those of one GPU and of these kernels. The directions are general.
+# - A GPU in a rack with warm air, or beside busy ones, drifts more than this one.
+# - Kernels that overlap, as in a server, are another measurement.
+
+script.show({"mistakes": figure, "drift": drift}, options.output_dir)
