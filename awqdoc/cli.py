@@ -11,7 +11,7 @@ from statistics import median
 import awqdoc
 from awqdoc import doctor, recordings
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_measurable
+from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_measurable, restless
 from awqdoc.recordings import Recording, Row
 
 
@@ -123,7 +123,11 @@ def _record(options: argparse.Namespace) -> int:
     minutes = sum(lookup(name).minutes for name in names)
     print(f"recording {', '.join(names)}: about {minutes:.0f} min on an H100", file=sys.stderr)
     for name in names:
-        print(record(name, options.output))
+        path = record(name, options.output)
+        doubt = restless(recordings.load(path))
+        if doubt:
+            print(f"{name}: {doubt}", file=sys.stderr)
+        print(path)
     return 0
 
 

@@ -216,9 +216,12 @@ def test_compare_needs_something_to_compare_with(
 def recorded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A GPU on which a recording takes no time, and no text to train on; the names of what was recorded."""
     names: list[str] = []
+    doubts = ["1 of 2 rows are doubtful"]
     monkeypatch.delenv("AWQDOC_PYTHON_SOURCE", raising=False)
     monkeypatch.setattr(gpu, "why_not_suitable", lambda: None)
     monkeypatch.setattr("awqdoc.cli.record", lambda name, folder: names.append(name) or folder / name)
+    monkeypatch.setattr("awqdoc.cli.recordings.load", lambda _: None)
+    monkeypatch.setattr("awqdoc.cli.restless", lambda _: doubts.pop() if doubts else None)
     return names
 
 
@@ -228,7 +231,8 @@ def test_record_all_leaves_out_what_lacks_its_material_and_says_so(
     monkeypatch.setenv("PATH", "")
     assert main(["record", "--all"]) == 0
     assert recorded_names == [name for name in EXPERIMENTS if name not in ("training", "agreement")]
-    left_out, other, start = capsys.readouterr().err.splitlines()
+    left_out, other, start, doubt = capsys.readouterr().err.splitlines()
+    assert doubt == "device: 1 of 2 rows are doubtful"
     assert other == "agreement is left out: Nsight Compute (ncu) is not on the PATH."
     assert left_out.startswith("training is left out: the training text is not here: AWQDOC_PYTHON_SOURCE must name ")
     assert left_out.endswith("Python-3.11.2.tgz).")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from awqdoc import experiments
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import agreement, mistakes, works
+from awqdoc.experiments import agreement, batch_sweep, mistakes, restless, works
 from awqdoc.kernels import floors
 from awqdoc.packing import pack
+from awqdoc.recordings import Recording
 
 TABLE = """==PROF== Connected to process 7
 ==PROF== Profiling "gemv" - 0: 0%....100% - 1 pass
@@ -87,3 +91,67 @@ def test_the_read_floor_has_the_bytes_that_autoawqs_layer_stores() -> None:
     words = floors.packed_bytes(weight)
     assert words.nbytes == sum(tensor.nbytes for tensor in pack(weight, "awq").values())
     assert words.sum() == sum(tensor.flatten().view(torch.int32).sum() for tensor in pack(weight, "awq").values())
+
+
+# A GPU that fails, and samples that are restless.
+
+PROVENANCE = {"gpu": "NVIDIA H100", "date": "2026-11-25T12:00:00+00:00", "commit": "0", "sources": "sha256:none"}
+
+
+CELL: dict[str, list[Any]] = {"shape": ["64x128"], "group_size": [128], "m": [1]}
+
+
+def recording(*rows: dict[str, Any]) -> Recording:
+    return Recording("batch-sweep", {"m": [1]}, PROVENANCE, [{"m": 1, "backend": "fp16", **row} for row in rows])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+        "CUDA driver error: device lost.",
+    ],
+)
+def test_a_gpu_that_vanishes_is_one_sentence(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(*_: Any, **__: Any) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(batch_sweep, "run", vanish)
+    with pytest.raises(AwqdocError) as refusal:
+        experiments.run(experiments.lookup("batch-sweep"), CELL, "cpu", None)
+    assert str(refusal.value) == (
+        f"The GPU failed at shape 64x128, group_size 128, m 1 ({said.splitlines()[0].rstrip('.')}): see with "
+        "nvidia-smi whether it still answers, then run the same command again."
+    )
+
+
+def test_an_error_of_another_kind_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(batch_sweep, "run", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        experiments.run(experiments.lookup("batch-sweep"), CELL, "cpu", None)
+
+
+QUIET = [1e-5] * 20
+
+
+def test_quiet_samples_at_the_highest_clock_give_no_doubt() -> None:
+    capped = {"seconds": QUIET, "sm_clock_mhz": 1965, "throttle_reasons": ["software power cap"]}
+    others = ({"seconds": QUIET, "sm_clock_mhz": 1980}, {"seconds": 3.0}, {"skipped": "no"})
+    assert restless(recording(capped, *others)) is None
+
+
+def test_a_gpu_that_throttles_is_told_with_the_rows_that_it_touched() -> None:
+    slow = {"seconds": QUIET, "sm_clock_mhz": 1410, "throttle_reasons": ["hardware thermal slowdown"]}
+    assert restless(recording({"seconds": QUIET, "sm_clock_mhz": 1980}, slow)) == (
+        "1 of 2 rows are doubtful; the first, m 1, backend fp16: the clock was held down (hardware thermal slowdown)"
+    )
+
+
+def test_a_row_that_drifts_is_told_on_a_cpu_too() -> None:
+    assert restless(recording({"seconds": [1e-5] * 10 + [2e-5] * 10})) == (
+        "1 of 1 rows are doubtful; the first, m 1, backend fp16: the middle half of the samples spans 67% of their "
+        "median"
+    )

@@ -239,11 +239,33 @@ def _rows(experiment: Experiment, device: str, cell: dict[str, Any]) -> list[dic
     try:
         rows: list[dict[str, Any]] = experiment.module.run(device, **cell)
     except RuntimeError as error:  # torch has a class of its own for a full GPU, and none for a full host
+        text = ", ".join(f"{axis} {value}" for axis, value in cell.items())
         if "out of memory" in str(error) or "allocate memory" in str(error):
-            text = ", ".join(f"{axis} {value}" for axis, value in cell.items())
             raise AwqdocError(f"{text} does not fit into the memory of this machine: choose smaller sizes.") from None
+        if "CUDA" in str(error):
+            said = str(error).splitlines()[0].rstrip(".")
+            raise AwqdocError(
+                f"The GPU failed at {text} ({said}): see with nvidia-smi whether it still answers, then run the same "
+                "command again."
+            ) from None
         raise
     return rows
+
+
+def restless(recording: Recording) -> str | None:
+    """Say how many of its rows should be doubted, and why the first of them; None if none."""
+    enough = [row for row in recording.rows if isinstance(row.get("seconds"), list) and len(row["seconds"]) >= 6]
+    highest = max((row.get("sm_clock_mhz") or 0 for row in enough), default=0)
+    doubted = []
+    for row in enough:
+        # A power limit that takes one step of the clock is told by NVML as well; that is no reason to doubt.
+        slow = (row.get("sm_clock_mhz") or highest) < (1 - profiling.LARGEST_CLOCK_CHANGE) * highest
+        doubted += [(row, doubt) for doubt in profiling.doubts(row["seconds"], [row] if slow else [])[:1]]
+    if not doubted:
+        return None
+    row, why = doubted[0]
+    cell = ", ".join(f"{key} {row[key]}" for key in (*recording.parameters, "backend", "way") if key in row)
+    return f"{len(doubted)} of {len(enough)} rows are doubtful; the first, {cell}: {why}"
 
 
 def require_measurable(*names: str) -> None:

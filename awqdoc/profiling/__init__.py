@@ -2,10 +2,11 @@
 
 from awqdoc.profiling.benchmarker import Benchmarker, Measurement
 from awqdoc.profiling.interleaving import clock_name, interleave
-from awqdoc.profiling.statistics import Summary, doubts, ratios, summarize
+from awqdoc.profiling.statistics import LARGEST_CLOCK_CHANGE, Summary, doubts, ratios, summarize
 from awqdoc.profiling.timers import CUDATimer, profile_scope
 
 __all__ = [
+    "LARGEST_CLOCK_CHANGE",
     "Benchmarker",
     "CUDATimer",
     "Measurement",
