@@ -51,6 +51,7 @@ extensions = [
     "mathml",
     "provenance",
     "recordings_page",
+    "roofline",
 ]
 
 # The gallery and the concept pages: both run, and run again when the key changes.
@@ -98,12 +99,12 @@ html_static_path = ["_static"]
 html_css_files = ["awqdoc.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
-_plain = ("index", "run", "explorer", "recordings", "glossary", "references", "acknowledgments")
+_plain = ("index", "run", "explorer", "roofline", "recordings", "glossary", "references", "acknowledgments")
 html_sidebars = {page: [] for page in _plain}
 html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 7,
     "navbar_align": "left",
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,

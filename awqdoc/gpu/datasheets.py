@@ -18,11 +18,14 @@ class DataSheet:
     peak : float
         Dense FP16 tensor-core rate with FP32 accumulation, FLOP per second (a multiply-add is two). Figures
         "with sparsity" are twice as high.
+    reported : str
+        The name that NVIDIA's driver gives this GPU, and no other variant of it.
     """
 
     name: str
     bandwidth: float
     peak: float
+    reported: str
 
     @property
     def ridge(self) -> float:
@@ -31,12 +34,12 @@ class DataSheet:
 
 
 DATA_SHEETS = (
-    DataSheet("T4", 320e9, 65e12),
-    DataSheet("A10", 600e9, 125e12),
-    DataSheet("L4", 300e9, 121e12),
-    DataSheet("RTX 4090", 1008e9, 165.2e12),
-    DataSheet("A100 80 GB SXM", 2039e9, 312e12),
-    DataSheet("H100 SXM", 3350e9, 989.5e12),
-    DataSheet("H200 SXM", 4800e9, 989.5e12),
-    DataSheet("B200", 8000e9, 2250e12),
+    DataSheet("T4", 320e9, 65e12, "Tesla T4"),
+    DataSheet("A10", 600e9, 125e12, "NVIDIA A10"),
+    DataSheet("L4", 300e9, 121e12, "NVIDIA L4"),
+    DataSheet("RTX 4090", 1008e9, 165.2e12, "NVIDIA GeForce RTX 4090"),
+    DataSheet("A100 80 GB SXM", 2039e9, 312e12, "NVIDIA A100-SXM4-80GB"),
+    DataSheet("H100 SXM", 3350e9, 989.5e12, "NVIDIA H100 80GB HBM3"),
+    DataSheet("H200 SXM", 4800e9, 989.5e12, "NVIDIA H200"),
+    DataSheet("B200", 8000e9, 2250e12, "NVIDIA B200"),
 )

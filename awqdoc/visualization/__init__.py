@@ -57,6 +57,18 @@ from awqdoc.visualization.packing_speed import packing_table, packing_times, plo
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.registers import plot_registers, register_pairs
+from awqdoc.visualization.roofline import (
+    allowed_table,
+    data_sheet,
+    distances,
+    has_floors,
+    measured_roofs,
+    plot_distance,
+    plot_roofline,
+    roofline_data,
+    roofs_table,
+    turning_batch,
+)
 from awqdoc.visualization.rounding import bit_ratios, plot_group, plot_rounding, rounding_rows, rounding_table
 from awqdoc.visualization.salient import (
     kl_removed,
@@ -78,7 +90,7 @@ from awqdoc.visualization.side_by_side import (
     tools_table,
 )
 from awqdoc.visualization.style import PALETTE, Display, Here, describe, new_figure, to_svg
-from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, summary
+from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, summary, timed
 from awqdoc.visualization.tables import Table
 from awqdoc.visualization.training import plot_training, training_result, training_table
 from awqdoc.visualization.whole_model import parts_table, plot_block_errors, text_columns
@@ -97,6 +109,7 @@ __all__ = [
     "agreement_ratios",
     "agreement_rows",
     "agreement_table",
+    "allowed_table",
     "bit_ratios",
     "block_ratios",
     "block_seconds",
@@ -106,14 +119,18 @@ __all__ = [
     "clipping_gains",
     "clipping_table",
     "compared",
+    "data_sheet",
     "describe",
     "device_table",
+    "distances",
     "forms_table",
+    "has_floors",
     "kl_removed",
     "lane_elements",
     "layers_table",
     "mean_losses",
     "mean_threshold",
+    "measured_roofs",
     "memory_table",
     "mistake_factors",
     "mistakes_table",
@@ -133,6 +150,7 @@ __all__ = [
     "plot_block_seconds",
     "plot_calibration",
     "plot_clipped_group",
+    "plot_distance",
     "plot_drift",
     "plot_duo_scaling",
     "plot_forms",
@@ -146,6 +164,7 @@ __all__ = [
     "plot_packing",
     "plot_prediction",
     "plot_registers",
+    "plot_roofline",
     "plot_rounding",
     "plot_salient",
     "plot_scale_search",
@@ -163,6 +182,8 @@ __all__ = [
     "predicted_seconds",
     "register_pairs",
     "relative_losses",
+    "roofline_data",
+    "roofs_table",
     "rounded_row",
     "rounding_rows",
     "rounding_table",
@@ -177,10 +198,12 @@ __all__ = [
     "sustained",
     "text_columns",
     "threshold_shares",
+    "timed",
     "to_svg",
     "tools_table",
     "training_result",
     "training_table",
+    "turning_batch",
     "verdict",
     "verdict_table",
     "wires",

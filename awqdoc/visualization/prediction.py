@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from matplotlib.figure import Figure
 
 from awqdoc.formats import Problem
@@ -9,7 +11,19 @@ from awqdoc.gpu.datasheets import DataSheet
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, styled
 
 
-def predicted_seconds(problem: Problem, bits: int, gpu: DataSheet) -> float:
+class Rates(Protocol):
+    """Bytes and operations per second, wherever they are from: a data sheet, or roofs that were measured."""
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes per second."""
+
+    @property
+    def peak(self) -> float:
+        """FLOP per second."""
+
+
+def predicted_seconds(problem: Problem, bits: int, gpu: Rates) -> float:
     """Return the time that no kernel can beat: the longer of moving the bytes and doing the operations."""
     return max(problem.bytes(bits) / gpu.bandwidth, problem.flops / gpu.peak)
 

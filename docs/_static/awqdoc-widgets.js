@@ -1,4 +1,5 @@
-// What the site's interactive figures share: drawing, grids that the keyboard can walk, bit fields, state in the address.
+// What the site's interactive figures share: drawing, grids that the keyboard can walk, bit fields, quantities, state that
+// stands in the address.
 // A plain script, not a module: browsers refuse modules to pages that are opened as files.
 window.awqdoc = (function () {
   "use strict";
@@ -109,11 +110,45 @@ window.awqdoc = (function () {
     );
   }
 
+  const picture = (width, height, ...children) =>
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "awqdoc-drawing" }, ...children);
+  const panel = (title, ...content) =>
+    html("figure", { class: "awqdoc-panel" }, html("figcaption", {}, title), ...content);
+
+  // 2.02e-5, "s" -> "20.2 µs": three digits and a prefix.
+  function quantity(value, unit) {
+    const prefixes = ["n", "µ", "m", "", "k", "M", "G", "T"];
+    const rounded = Number(value.toPrecision(3));
+    const step = rounded > 0 ? Math.min(4, Math.max(-3, Math.floor(Math.log10(rounded) / 3))) : 0;
+    const scaled = rounded / 1000 ** step;
+    return `${scaled < 1000 ? scaled.toPrecision(3) : scaled.toFixed(0)} ${prefixes[step + 3]}${unit}`;
+  }
+
   // The part of the address behind #, as a flat object, and back; other widgets' keys are kept.
   const readState = () => Object.fromEntries(new URLSearchParams(window.location.hash.slice(1)));
   function writeState(state) {
     const all = new URLSearchParams({ ...readState(), ...state });
     window.history.replaceState(null, "", `#${all}`);
+  }
+
+  // Keep the state of a widget: start with it, make every change of it sane, and draw it. That of a linked widget stands
+  // in the address. Returns change(wanted), which takes the parts that change.
+  function keep(place, start, sane, draw) {
+    const linked = place.dataset.linked === "yes";
+    let state = sane({ ...start, ...(linked ? readState() : {}) });
+    function change(wanted) {
+      state = sane({ ...state, ...wanted });
+      if (linked) writeState(state);
+      draw(state);
+    }
+    if (linked) {
+      window.addEventListener("hashchange", () => {
+        state = sane({ ...state, ...readState() });
+        draw(state);
+      });
+    }
+    draw(state);
+    return change;
   }
 
   // Draw again without losing the focus: the element with the same data-focus has it afterwards.
@@ -134,5 +169,5 @@ window.awqdoc = (function () {
     }
   });
 
-  return { html, svg, parse, gather, scatter, grid, readState, writeState, redraw, widget };
+  return { html, svg, parse, gather, scatter, grid, picture, panel, quantity, keep, redraw, widget };
 })();

@@ -2,7 +2,7 @@
 // in its data, which awqdoc wrote when the page was built.
 (function () {
   "use strict";
-  const { html, svg, parse, gather, scatter, grid, readState, writeState, redraw, widget } = window.awqdoc;
+  const { html, svg, parse, gather, scatter, grid, picture, panel, keep, redraw, widget } = window.awqdoc;
 
   const TILE = 16; // rows and columns of the window on the weight
   const WORDS = 4; // neighbouring words that are shown
@@ -10,8 +10,13 @@
 
   widget("layout-explorer", (place, data) => {
     const formats = new Map(data.formats.map((format) => [format.name, format]));
-    const linked = place.dataset.linked === "yes";
-    let state = sane({ ...data.start, ...(linked ? readState() : {}) });
+    const drawing = html("div", { class: "awqdoc-explorer" });
+    place.querySelector(".awqdoc-widget-off").replaceWith(drawing);
+    let state;
+    const change = keep(place, data.start, sane, (now) => {
+      state = now;
+      draw();
+    });
 
     function sane(wanted) {
       const whole = (value) => Math.min(LARGEST, Math.max(0, Math.round(Number(value)) || 0));
@@ -21,21 +26,6 @@
         n: whole(wanted.n),
       };
     }
-    function change(wanted) {
-      state = sane({ ...state, ...wanted });
-      if (linked) writeState(state);
-      draw();
-    }
-
-    const drawing = html("div", { class: "awqdoc-explorer" });
-    place.querySelector(".awqdoc-widget-off").replaceWith(drawing);
-    if (linked) {
-      window.addEventListener("hashchange", () => {
-        state = sane({ ...state, ...readState() });
-        draw();
-      });
-    }
-    draw();
 
     function draw() {
       const format = formats.get(state.layout);
@@ -59,10 +49,6 @@
         ),
       ];
       redraw(drawing, parts);
-    }
-
-    function panel(title, drawn) {
-      return html("figure", { class: "awqdoc-panel" }, html("figcaption", {}, title), drawn);
     }
 
     function controls(format, at) {
@@ -259,10 +245,6 @@
       figure.setAttribute("role", "img");
       figure.setAttribute("aria-label", `Bits of the index and of the place in memory: ${told}`);
       return figure;
-    }
-
-    function picture(width, height, ...children) {
-      return svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "awqdoc-drawing" }, ...children);
     }
   });
 })();

@@ -17,7 +17,8 @@ import pytest
 SITE = Path(os.environ.get("AWQDOC_SITE", Path(__file__).parents[2] / "docs" / "_build" / "html"))
 
 # The session `tests`, which runs none of them, has no playwright to import either.
-collect_ignore = [] if importlib.util.find_spec("playwright") else ["test_site.py", "test_explorer.py"]
+BROWSING = ["test_site.py", "test_explorer.py", "test_roofline.py"]
+collect_ignore = [] if importlib.util.find_spec("playwright") else BROWSING
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -61,6 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "index.html",
             "run.html",
             "explorer.html",
+            "roofline.html",
             "recordings.html",
             "glossary.html",
             "references.html",
