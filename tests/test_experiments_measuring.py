@@ -155,3 +155,25 @@ def test_a_row_that_drifts_is_told_on_a_cpu_too() -> None:
         "1 of 1 rows are doubtful; the first, m 1, backend fp16: the middle half of the samples spans 67% of their "
         "median"
     )
+
+
+# Ctrl-C.
+
+
+def test_ctrl_c_in_a_sweep_keeps_the_finished_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_gpu: None
+) -> None:
+    run = batch_sweep.run
+
+    def interrupted(device: str, **cell: Any) -> list[dict[str, Any]]:
+        if cell["m"] == 3:
+            raise KeyboardInterrupt
+        return run(device, **cell)
+
+    monkeypatch.setattr(batch_sweep, "run", interrupted)
+    found = experiments.measure("batch-sweep", shape="64x128", m=[1, 2, 3, 4])
+    assert found.parameters["m"] == [1, 2]
+    assert {row["m"] for row in found.rows} == {1, 2}
+    assert "Interrupted: what follows holds 2 of 4 cells." in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        experiments.measure("batch-sweep", shape="64x128", m=[3, 4])

@@ -275,7 +275,7 @@ def test_summary_is_computed_from_medians() -> None:
     # 4096 x 4096 at batch 1: 33.55 MFLOP; 33.57 MB in FP16 and 8.733 MB in INT4, X and Y included.
     assert fp16 == {
         "M": "1", "backend": "FP16 (torch)", "µs": "10.0", "tokens/s": "100 k", "TFLOP/s": "3.4",
-        "useful GB/s": "3357", "speed-up": "1.00", "memory saved": "0%", "kernel error": "2e-04",
+        "useful GB/s": "3357", "speed-up": "1.00", "of the roofline": "", "memory saved": "0%", "kernel error": "2e-04",
     }  # fmt: skip
     assert (dequantize["useful GB/s"], dequantize["speed-up"], dequantize["memory saved"]) == ("218", "0.25", "74%")
     assert (fused["useful GB/s"], fused["speed-up"], fused["TFLOP/s"]) == ("1747", "2.00", "6.7")

@@ -221,18 +221,28 @@ def run(experiment: Experiment, parameters: Parameters, device: str, folder: Pat
     """Measure every cell on `device`, and keep the result in `folder` if one is given.
 
     Cells that are done are kept in a journal beside the result, so that an interrupted run goes on where it
-    was.
+    was. Without a folder an interruption ends the measuring, and the result holds the cells that are done.
     """
     provenance = collect(experiment.name, device, SEED, experiment.clock(device))
     cells = experiment.cells(parameters)
     with Journal(experiment.name, cells, provenance, folder) as journal:
-        for cell in journal.remaining():
-            journal.add(cell, [{**cell, **row} for row in _rows(experiment, device, cell)])
+        try:
+            for cell in journal.remaining():
+                journal.add(cell, [{**cell, **row} for row in _rows(experiment, device, cell)])
+        except KeyboardInterrupt:
+            if folder is not None or not journal.done:
+                raise
+            parameters = _finished(parameters, [cell for cell, _ in journal.done])
+            print(f"\nInterrupted: what follows holds {len(journal.done)} of {len(cells)} cells.", file=sys.stderr)
         experiment.module.forget()
         result = Recording(experiment.name, parameters, journal.provenance, journal.rows, origin="measured")
         if folder is not None:
             journal.replace_by(save(result, folder))
     return result
+
+
+def _finished(parameters: Parameters, done: list[dict[str, Any]]) -> Parameters:
+    return {axis: [v for v in values if any(cell[axis] == v for cell in done)] for axis, values in parameters.items()}
 
 
 def _rows(experiment: Experiment, device: str, cell: dict[str, Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from awqdoc.visualization.clipping import (
     plot_thresholds,
     threshold_shares,
 )
+from awqdoc.visualization.comparison import plot_performance_comparison
 from awqdoc.visualization.conversion import moves, plot_moves
 from awqdoc.visualization.dequantization import forms_table, plot_forms
 from awqdoc.visualization.fragments import lane_elements, plot_fragments
@@ -57,6 +58,7 @@ from awqdoc.visualization.packing_speed import packing_table, packing_times, plo
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.registers import plot_registers, register_pairs
+from awqdoc.visualization.results import gpus_table, results, results_csv, summary
 from awqdoc.visualization.roofline import (
     allowed_table,
     data_sheet,
@@ -90,7 +92,7 @@ from awqdoc.visualization.side_by_side import (
     tools_table,
 )
 from awqdoc.visualization.style import PALETTE, Display, Here, describe, new_figure, to_svg
-from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, summary, timed
+from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, timed
 from awqdoc.visualization.tables import Table
 from awqdoc.visualization.training import plot_training, training_result, training_table
 from awqdoc.visualization.whole_model import parts_table, plot_block_errors, text_columns
@@ -124,6 +126,7 @@ __all__ = [
     "device_table",
     "distances",
     "forms_table",
+    "gpus_table",
     "has_floors",
     "kl_removed",
     "lane_elements",
@@ -162,6 +165,7 @@ __all__ = [
     "plot_mistakes",
     "plot_moves",
     "plot_packing",
+    "plot_performance_comparison",
     "plot_prediction",
     "plot_registers",
     "plot_roofline",
@@ -182,6 +186,8 @@ __all__ = [
     "predicted_seconds",
     "register_pairs",
     "relative_losses",
+    "results",
+    "results_csv",
     "roofline_data",
     "roofs_table",
     "rounded_row",

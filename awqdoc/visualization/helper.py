@@ -1,4 +1,4 @@
-"""Histograms of any tensors, drawn in one figure and saved as a picture."""
+"""Figures of a reader's own tensors and measurements, saved as pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
+from awqdoc.visualization.comparison import Results, plot_performance_comparison
 from awqdoc.visualization.style import Here, colour, describe, legend, new_figure, styled
 
 BINS = 120
@@ -24,7 +25,7 @@ PART = 1 << 22
 
 
 class VisualizationHelper:
-    """Draws tensors of your own and saves the figures in a folder.
+    """Draws tensors and measurements of your own and saves the figures in a folder.
 
     Parameters
     ----------
@@ -58,21 +59,59 @@ class VisualizationHelper:
             If there is no tensor, something else than a tensor, one that is empty or not finite, or the folder cannot
             be written to.
         """
+        path = self._path(filename)
+        return _save(plot_weight_distribution(weights, Here.now(work="values of the tensors given, counted")), path)
+
+    def plot_performance_comparison(
+        self, results: Results, metric: str = "latency_ms", filename: str = "performance_comparison.png"
+    ) -> Path:
+        """Draw a bar for each result and save it.
+
+        Parameters
+        ----------
+        results : dict or list
+            Name -> metric -> a number or its samples, as ``{"FP16": {"latency_ms": [0.11, 0.12]}}``; or
+            `awqdoc.profiling.Benchmarker.results`.
+        metric : str
+            What is drawn: ``latency_ms``, ``tokens_per_s``, ``tflops``, ``gbps``, ``speedup``, ``memory_mb``, or
+            another that all results have.
+        filename : str
+            A name that ends in ``.png``.
+
+        Returns
+        -------
+        pathlib.Path
+            Where the figure lies.
+
+        Raises
+        ------
+        AwqdocError
+            If there is no result, one lacks the metric, a number is negative or not finite, or the folder cannot be
+            written to.
+        """
+        path = self._path(filename)
+        return _save(plot_performance_comparison(results, Here.now(work="results given, drawn"), metric), path)
+
+    def _path(self, filename: str) -> Path:
         path = self.output_dir / filename
         if path.suffix.lower() != ".png":
             raise AwqdocError(f"The figure is saved as PNG, so its filename must end in .png; found {filename!r}.")
-        figure = plot_weight_distribution(weights, Here.now(work="values of the tensors given, counted"))
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=200, facecolor="white")
-        plt.close(figure)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture.getvalue())
-        except OSError as error:
-            raise AwqdocError(
-                f"{path} cannot be written ({error.strerror}): choose an output_dir that you may write to."
-            ) from None
         return path
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Save a figure on white and close it."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=200, facecolor="white")
+    plt.close(figure)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.getvalue())
+    except OSError as error:
+        raise AwqdocError(
+            f"{path} cannot be written ({error.strerror}): choose an output_dir that you may write to."
+        ) from None
+    return path
 
 
 @styled

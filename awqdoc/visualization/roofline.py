@@ -18,7 +18,7 @@ from awqdoc.kernels.floors import FLOORS
 from awqdoc.recordings import Recording, slug
 from awqdoc.visualization.prediction import Rates, predicted_seconds
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
-from awqdoc.visualization.sweep import _LOOKS, problem, speedups, timed
+from awqdoc.visualization.sweep import LOOKS, problem, speedups, timed
 from awqdoc.visualization.tables import Table
 
 # The four products of a Llama-3-8B layer, N x K, as the interactive page names them.
@@ -130,7 +130,7 @@ def plot_roofline(recording: Recording, shape: str) -> Figure:
             continue
         x = [intensity(problem(row), backend.bits) for row in rows]
         y = [problem(row).flops / median(row["seconds"]) / 1e12 for row in rows]
-        hue, marker = _LOOKS[name]
+        hue, marker = LOOKS[name]
         axes.plot(x, y, marker=marker, color=colour(hue), label=backend.title)
         reached += x
         ends = [f"{y[i]:.1f} TFLOP/s at M = {rows[i]['m']}" for i in dict.fromkeys((0, len(rows) - 1))]
@@ -175,7 +175,7 @@ def plot_distance(recording: Recording, shape: str) -> Figure:
         found = distances(recording, name, shape)
         if not found:
             continue
-        hue, marker = _LOOKS[name]
+        hue, marker = LOOKS[name]
         axes.plot(list(found), list(found.values()), marker=marker, color=colour(hue), label=backend.title)
         batches |= set(found)
         parts.append(f"{backend.title}: {min(found.values()):.2f} to {max(found.values()):.2f}")
@@ -274,7 +274,7 @@ def _points(recording: Recording) -> list[dict[str, Any]]:
     """Return the median times of the backends."""
     return [
         {
-            "backend": backend.title, "bits": backend.bits, "hue": _LOOKS[name][0],
+            "backend": backend.title, "bits": backend.bits, "hue": LOOKS[name][0],
             "n": size.n, "k": size.k, "group": size.group_size, "m": size.m, "seconds": median(row["seconds"]),
         }
         for name, backend in BACKENDS.items()

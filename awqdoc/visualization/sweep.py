@@ -1,4 +1,4 @@
-"""The batch sweep: latency, speed-up and the table of everything that follows from them."""
+"""The batch sweep: latency and speed-up, and what they make of a stack of layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
 # Colour and marker of each backend: lines that cross stay apart without colour too.
-_LOOKS = dict(zip(BACKENDS, (("muted", "o"), ("purple", "s"), ("blue", "^"), ("orange", "D")), strict=False))
+LOOKS = dict(zip(BACKENDS, (("muted", "o"), ("purple", "s"), ("blue", "^"), ("orange", "D")), strict=False))
 
 
 def problem(row: Row) -> Problem:
@@ -52,7 +52,11 @@ def plot_latency(recording: Recording, shape: str) -> Figure:
         m = [row["m"] for row in rows]
         _line(axes, name, m, [1e6 * median(row["seconds"]) for row in rows])
         low, high = ([1e6 * f(row["seconds"]) for row in rows] for f in (min, max))
-        axes.fill_between(m, low, high, color=colour(_LOOKS[name][0]), alpha=0.25, linewidth=0)
+        axes.fill_between(m, low, high, color=colour(LOOKS[name][0]), alpha=0.25, linewidth=0)
+    floor = timed(recording, "read", shape)
+    if floor:
+        times = [1e6 * median(row["seconds"]) for row in floor]
+        axes.plot([row["m"] for row in floor], times, ":", color=colour("ink"), label="only reading the INT4 weight")
     axes.set_yscale("log")
     log_axis(axes.yaxis)
     _batch_axis(axes, recording)
@@ -71,6 +75,9 @@ def _latency_alt(recording: Recording, shape: str) -> str:
                 f"{backend.title}: {1e6 * median(first['seconds']):.0f} µs at batch {first['m']}, "
                 f"{1e6 * median(last['seconds']):.0f} µs at batch {last['m']}"
             )
+    floor = timed(recording, "read", shape)
+    if floor:
+        parts.append(f"only reading the INT4 weight: {1e6 * median(floor[0]['seconds']):.0f} µs")
     return f"Time of one {shape} product over batch size, by backend. {'; '.join(parts)}."
 
 
@@ -86,7 +93,7 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
         m = sorted(ratios)
         _line(axes, name, m, [median(ratios[i]) for i in m])
         low, high = ([f(ratios[i]) for i in m] for f in (min, max))
-        axes.fill_between(m, low, high, color=colour(_LOOKS[name][0]), alpha=0.25, linewidth=0)
+        axes.fill_between(m, low, high, color=colour(LOOKS[name][0]), alpha=0.25, linewidth=0)
         parts.append(
             f"{backend.title}: {median(ratios[m[0]]):.2f} at batch {m[0]}, {median(ratios[m[-1]]):.2f} at {m[-1]}"
         )
@@ -103,7 +110,7 @@ def plot_speedup(recording: Recording, shape: str) -> Figure:
 
 
 def _line(axes: Axes, name: str, x: list[int], y: list[float]) -> None:
-    hue, marker = _LOOKS[name]
+    hue, marker = LOOKS[name]
     axes.plot(x, y, marker=marker, color=colour(hue), label=BACKENDS[name].title)
 
 
@@ -118,31 +125,6 @@ def _batch_axis(axes: Axes, recording: Recording) -> None:
     axes.set_xticks(batches, [str(m) for m in batches], fontsize=9)
     axes.minorticks_off()
     axes.set_xlabel("batch size M (tokens at a time)")
-
-
-def summary(recording: Recording, shape: str, batches: list[int] | None = None) -> Table:
-    """Tabulate one shape: time, tokens/s, TFLOP/s, GB/s, speed-up over FP16, and weight memory saved.
-
-    Tokens per second count this one product alone. Useful bytes are the fewest that the product needs: the
-    weight in the backend's format, X and Y, once each; dequantize + matmul moves several times that. The
-    kernel's error is relative (Frobenius norm) to a float32 product of the same dequantized weight.
-    """
-    rows = []
-    for m in batches or recording.parameters["m"]:
-        for name, backend in BACKENDS.items():
-            row = next((row for row in timed(recording, name, shape) if row["m"] == m), None)
-            if row is None:
-                continue
-            size, seconds = problem(row), median(row["seconds"])
-            ratios = speedups(recording, name, shape).get(m)
-            saved = 1 - size.weight_bytes(backend.bits) / size.weight_bytes(16)
-            rows.append([
-                m, backend.title, f"{1e6 * seconds:.1f}", si(m / seconds, ""), f"{size.flops / seconds / 1e12:.1f}",
-                f"{size.bytes(backend.bits) / seconds / 1e9:.0f}", f"{median(ratios):.2f}" if ratios else "",
-                f"{saved:.0%}", f"{row['error']:.0e}",
-            ])  # fmt: skip
-    columns = ["M", "backend", "µs", "tokens/s", "TFLOP/s", "useful GB/s", "speed-up", "memory saved", "kernel error"]
-    return Table(columns, rows, recording, title=f"{shape} (N x K), medians")
 
 
 def layers_table(recording: Recording, layers: int) -> Table:

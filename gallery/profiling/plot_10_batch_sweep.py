@@ -28,7 +28,7 @@ query, key and value together; output; gate and up together; down.
 from statistics import median
 
 import awqdoc
-from awqdoc import script
+from awqdoc import recordings, script
 from awqdoc import visualization as vis
 from awqdoc.formats import Problem
 
@@ -48,27 +48,32 @@ print(f"dequantize + matmul: {moved / written:.2f} times as many bytes as FP16")
 # graph that multiplies by several copies of the weight in turn, together eight times as
 # large as the L2 cache, divided by their number: no Python, no launch gaps, cold weights.
 # Every sample is kept. Weights and inputs are random, with the spread of trained ones.
+# Beside the backends a kernel runs that only reads the packed weight, a large copy, and
+# after them a large FP16 product: what this GPU can do at all, by the same clock.
 
 parser = script.parser("Measure FP16 against INT4 over batch sizes.")
 parser.add_argument(
     "--shapes", nargs="+", default=["28672x4096"], metavar="NxK", help="the first is drawn"
 )
+parser.add_argument("--model-dim", type=int, metavar="D", help="instead of shapes: DxD")
 parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="M")
 options = script.parse(parser)
 
 # Without options, everything that is published; with one, only what it names.
-shape = options.shapes[0]
-chosen = {"shape": options.shapes, "m": options.batch_sizes} if options.batch_sizes else {}
-if options.shapes != parser.get_default("shapes"):
-    chosen["shape"] = options.shapes
+shapes = options.shapes if (d := options.model_dim) is None else [f"{d}x{d}"]
+shape = shapes[0]
+chosen = {"shape": shapes, "m": options.batch_sizes} if options.batch_sizes else {}
+if shapes != parser.get_default("shapes"):
+    chosen["shape"] = shapes
 sweep = awqdoc.measure("batch-sweep", **chosen)
+print(sweep.label)
 
 for row in sweep.skipped:
     print(f"{row['backend']} at {row['shape']}, M = {row['m']}: skipped, {row['skipped']}")
 
 # %%
-# Lines are medians. The band behind each, mostly thinner than the line, spans all
-# samples.
+# Lines are medians. The band behind each, mostly thinner than the line, spans all samples.
+# Dotted: the kernel that only reads the INT4 weight. No INT4 kernel can be below it.
 
 latency = vis.plot_latency(sweep, shape)
 
@@ -122,10 +127,13 @@ assert not published or won == {("triton_fused", "28672x4096"): [1, 2, 4, 8, 16]
 # tensor core expects a value, or the second pass that adds the parts of K. A profiler can.
 
 measured = sweep.parameters["m"]
-shown = [m for m in measured if m in (1, 16, 64, 256, 1024)] or measured
+shown = measured if chosen else [m for m in measured if m in (1, 16, 64, 256, 1024)]
 script.display(vis.summary(sweep, shape, shown))
 
 # %%
+# *Of the roofline* is the time that the measured limits allow over the time taken:
+# :ref:`sphx_glr_gallery_profiling_plot_20_roofline.py`.
+#
 # Fewer bytes only make speed possible. Whether a kernel gets it may well depend on where
 # each nibble lies and on how many instructions stand between the memory and the tensor
 # core; Marlin was designed around these two.
@@ -139,9 +147,18 @@ script.display(vis.summary(sweep, shape, shown))
 script.display(vis.layers_table(sweep, layers=32))
 
 # %%
+# On other GPUs
+# -------------
+# Every GPU of which this site has recordings, and this one (:doc:`/recordings` says how to
+# add yours):
+
+script.display(vis.gpus_table(sweep, recordings.find("batch-sweep"), shape))
+
+# %%
 # Under which conditions
 # ----------------------
-# A GPU at its power limit lowers its clock. What NVML said right after the samples:
+# A GPU at its power limit lowers its clock; the large product comes near that limit. What
+# NVML said right after the samples:
 
 held = {(row["shape"], row["m"]) for row in sweep.rows if row.get("throttle_reasons")}
 clocks = sorted(row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz"))
@@ -166,6 +183,9 @@ if clocks:
 #   shows what a straightforward kernel does, not what Triton can do at best.
 # - AutoAWQ's CUDA kernels (``autoawq-kernels``) are not in this table yet; nor is Marlin.
 
-script.show(
-    {"throughput_scaling": speedup, "latency_comparison": latency}, options.output_dir
-)
+if options.output_dir is not None:
+    results = options.output_dir / "performance_results.csv"
+    recordings.write_atomically(results, vis.results_csv(sweep))
+    print(f"saved {results}")
+figures = {"throughput_scaling": speedup, "latency_comparison": latency}
+script.show(figures, options.output_dir)

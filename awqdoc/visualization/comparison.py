@@ -1,0 +1,78 @@
+"""A bar for each thing that was measured, by any metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from awqdoc.errors import AwqdocError
+from awqdoc.profiling import Measurement, Summary, summarize
+from awqdoc.visualization.style import Here, colour, describe, new_figure, styled
+
+Results = Mapping[str, Mapping[str, float | Sequence[float]]] | Sequence[Measurement]
+METRICS = {
+    "latency_ms": "latency, ms", "latency_us": "latency, µs", "tokens_per_s": "tokens per second", "tflops": "TFLOP/s",
+    "gbps": "GB/s", "speedup": "speed-up", "memory_mb": "memory, MB",
+}  # fmt: skip
+"""Metric -> how its axis is called; others are called as they are."""
+
+
+@styled
+def plot_performance_comparison(results: Results, source: Here, metric: str = "latency_ms") -> Figure:
+    """Draw a bar for each result, with the quartiles where there are samples.
+
+    Parameters
+    ----------
+    results : dict or list
+        Name -> metric -> a number or its samples; or what `awqdoc.profiling.Benchmarker.results` holds, of which
+        ``latency_ms`` is drawn.
+    metric : str
+        One of `METRICS`, or any other that all results have.
+    """
+    values = _checked(results, metric)
+    title = METRICS.get(metric, metric)
+    figure, axes = new_figure(f"{title[0].upper()}{title[1:]}", height=1.4 + 0.4 * len(values))
+    places = range(len(values))
+    medians = [summary.median for summary in values.values()]
+    axes.barh(places, medians, height=0.6, color=colour("blue"))
+    for place, summary in enumerate(values.values()):
+        if summary.count > 1:
+            axes.plot([summary.low, summary.high], [place, place], "|-", color=colour("ink"), markersize=9)
+    axes.set_yticks(places, list(values))
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08 * max(summary.high for summary in values.values()) or 1)
+    sampled = any(summary.count > 1 for summary in values.values())
+    axes.set_xlabel(f"{title}; bars are medians, whiskers quartiles" if sampled else title)
+    rows = [
+        {"name": name, metric: s.median, "q1": s.low, "q3": s.high, "samples": s.count} for name, s in values.items()
+    ]
+    told = "; ".join(f"{name} {summary.median:.4g}" for name, summary in values.items())
+    return describe(figure, f"{title}: {told}.", source.holding("performance-comparison", rows))
+
+
+def _checked(results: Results, metric: str) -> dict[str, Summary]:
+    """Return the summary of each result's metric, or say what is missing."""
+    if not isinstance(results, Mapping):
+        if not all(isinstance(result, Measurement) for result in results):
+            raise AwqdocError("The results must be a dict of name -> metrics, or a list of Measurement.")
+        results = {result.name: {"latency_ms": [1e3 * s for s in result.seconds]} for result in results}
+    if not results:
+        raise AwqdocError("There are no results to compare: one or more are needed.")
+    found = {}
+    for name, metrics in results.items():
+        if not isinstance(metrics, Mapping) or metric not in metrics:
+            has = ", ".join(metrics) if isinstance(metrics, Mapping) and metrics else "none"
+            raise AwqdocError(f"{name!r} has no metric {metric!r}; it has {has}.")
+        found[str(name)] = summarize(_samples(name, metric, metrics[metric]))
+    return found
+
+
+def _samples(name: str, metric: str, value: Any) -> list[float]:
+    samples = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for sample in samples:
+        if not isinstance(sample, int | float) or not math.isfinite(sample) or sample < 0:
+            raise AwqdocError(f"{metric} of {name!r} must be finite numbers, 0 or more; found {sample!r}.")
+    return samples
