@@ -16,7 +16,7 @@ from awqdoc.errors import AwqdocError
 from awqdoc.profiling import Benchmarker
 from awqdoc.recordings import Recording
 from awqdoc.visualization import Here
-from awqdoc.visualization.comparison import plot_performance_comparison
+from awqdoc.visualization.comparison import Given, plot_performance_comparison
 
 pytestmark = pytest.mark.usefixtures("same_code")
 
@@ -145,6 +145,7 @@ def test_what_the_benchmarker_measured_can_be_drawn() -> None:
 def test_comparison_is_saved_where_it_was_asked_for(tmp_path: Path) -> None:
     path = vis.VisualizationHelper(output_dir=tmp_path / "new").plot_performance_comparison(RESULTS, metric="tflops")
     assert path == tmp_path / "new" / "performance_comparison.png"
+    assert Given.now().label.startswith("numbers as given, drawn 20")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

@@ -20,6 +20,15 @@ METRICS = {
 """Metric -> how its axis is called; others are called as they are."""
 
 
+class Given(Here):
+    """Numbers that a caller hands over: who measured them, and where, only he knows."""
+
+    @property
+    def label(self) -> str:
+        """Say that they were given, and when they were drawn."""
+        return f"numbers as given, drawn {self.date}"
+
+
 @styled
 def plot_performance_comparison(results: Results, source: Here, metric: str = "latency_ms") -> Figure:
     """Draw a bar for each result, with the quartiles where there are samples.

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
-from awqdoc.visualization.comparison import Results, plot_performance_comparison
+from awqdoc.visualization.comparison import Given, Results, plot_performance_comparison
 from awqdoc.visualization.style import Here, colour, describe, legend, new_figure, styled
 
 BINS = 120
@@ -90,7 +90,7 @@ class VisualizationHelper:
             written to.
         """
         path = self._path(filename)
-        return _save(plot_performance_comparison(results, Here.now(work="results given, drawn"), metric), path)
+        return _save(plot_performance_comparison(results, Given.now(), metric), path)
 
     def _path(self, filename: str) -> Path:
         path = self.output_dir / filename
