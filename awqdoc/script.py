@@ -14,13 +14,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
+from awqdoc.recordings import write_atomically
 from awqdoc.visualization import Table
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the option that all scripts have, ``--output-dir``; add others to it."""
+def parser(description: str, saves: str = "figures (PNG)") -> argparse.ArgumentParser:
+    """Return a parser with the option that all scripts have, ``--output-dir``, for what it `saves`; add others."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument("--output-dir", type=Path, help="save figures (PNG) in this folder")
+    options.add_argument("--output-dir", type=Path, help=f"save {saves} in this folder")
     return options
 
 
@@ -72,6 +73,13 @@ def show(figures: dict[str, Figure], output_dir: Path | None) -> None:
         print("No screen to show figures on; --output-dir FOLDER saves them.", file=sys.stderr)
     else:
         plt.show()
+
+
+def keep(filename: str, text: str, output_dir: Path | None) -> None:
+    """Save a text of a program that has a folder, and say where it is; a notebook or a page of the site saves none."""
+    if _is_program() and output_dir is not None:
+        write_atomically(output_dir / filename, text)
+        print(f"saved {output_dir / filename}")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -2,16 +2,23 @@
 
 import argparse
 import builtins
+import csv
 import os
+import runpy
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
 
-from awqdoc import script
+import awqdoc
+from awqdoc import recordings, script
 from awqdoc.errors import AwqdocError
+from awqdoc.kernels import BACKENDS
+from awqdoc.kernels.floors import FLOORS
 from awqdoc.visualization import Table
 
 ROOT = Path(__file__).parents[1]
@@ -23,18 +30,27 @@ DEVICE = ROOT / "gallery" / "gpu" / "plot_10_device.py"
 SWEEP = ROOT / "gallery" / "profiling" / "plot_10_batch_sweep.py"
 FIGURES = {
     "plot_10_device": {"memory_hierarchy.png"},
-    "plot_10_batch_sweep": {"latency_comparison.png", "throughput_scaling.png"},
+    "plot_10_batch_sweep": {"latency_comparison.png", "throughput_scaling.png", "performance_results.csv"},
 }
 
 
-def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as a reader would, on a machine with neither GPU nor screen."""
+def environment() -> dict[str, str]:
+    """Return what a reader has on a machine with neither GPU nor screen."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWQDOC_")}
+    return {**clean, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+
+
+def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a reader would."""
     return subprocess.run(
         [sys.executable, "-W", "error", str(path), *arguments],
-        env={**clean, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
-        capture_output=True, text=True, check=False,
+        env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def saved_rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "performance_results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_there_are_scripts() -> None:
@@ -71,8 +87,79 @@ def test_sweep_measures_small_sizes_on_the_cpu() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_sweep_of_a_model_dimension_writes_a_line_for_each_backend_and_floor(tmp_path: Path) -> None:
+    batches = ["1", "2", "4", "8", "16", "32", "64"]
+    done = run(SWEEP, "--model-dim", "4096", "--batch-sizes", *batches, "--output-dir", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = saved_rows(tmp_path)
+    assert [row["m"] for row in rows if row["backend"] == "fp16"] == batches
+    assert len(rows) == len(batches) * len([*BACKENDS, *FLOORS])
+    assert {(row["shape"], row["origin"]) for row in rows} == {("4096x4096", "recorded")}
+    assert {file.name for file in tmp_path.iterdir()} == FIGURES["plot_10_batch_sweep"]
+
+
+def test_a_shape_that_is_named_is_the_only_one_even_if_it_is_the_default(tmp_path: Path) -> None:
+    run(SWEEP, "--shapes", "28672x4096", "--output-dir", str(tmp_path))
+    assert {row["shape"] for row in saved_rows(tmp_path)} == {"28672x4096"}
+
+
+def test_ctrl_c_in_a_sweep_leaves_the_rows_of_the_finished_sizes(tmp_path: Path) -> None:
+    sizes = ["--shapes", "64x128", "--batch-sizes", "1", "2", "20000"]  # the last one takes seconds
+    program = subprocess.Popen(
+        [sys.executable, "-W", "error", str(SWEEP), *sizes, "--output-dir", str(tmp_path)],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stderr is not None
+    for line in program.stderr:
+        if line.startswith("batch-sweep 3/3"):
+            program.send_signal(signal.SIGINT)
+            break
+    out, told = program.communicate(timeout=120)
+    assert "Interrupted: what follows holds 2 of 3 cells." in told
+    assert "Traceback" not in told
+    assert program.returncode == 0
+    assert f"saved {tmp_path / 'performance_results.csv'}" in out
+    assert {row["m"] for row in saved_rows(tmp_path)} == {"1", "2"}
+
+
+# In the order in which they are measured: in the first shape, which is not the one drawn; in that one; in the last.
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("count", [1, 14, 25, 43])
+def test_ctrl_c_anywhere_in_the_published_sweep_is_no_mistake_of_the_page(
+    count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = recordings.find("batch-sweep")[0]
+    axes = whole.parameters
+    done = [(shape, m) for shape in axes["shape"] for m in axes["m"]][:count]
+    parts = {
+        "shape": [shape for shape in axes["shape"] if shape in {cell[0] for cell in done}],
+        "group_size": axes["group_size"],
+        "m": [m for m in axes["m"] if m in {cell[1] for cell in done}],
+    }
+    rows = [row for row in whole.rows if (row["shape"], row["m"]) in done]
+    monkeypatch.setattr(awqdoc, "measure", lambda *_, **__: replace(whole, parameters=parts, rows=rows), raising=False)
+    monkeypatch.setattr(sys, "argv", [str(SWEEP), "--output-dir", str(tmp_path)])
+    runpy.run_path(str(SWEEP), run_name="__main__")
+    assert {(row["shape"], int(row["m"])) for row in saved_rows(tmp_path)} == set(done)
+    assert {file.name for file in tmp_path.iterdir()} == FIGURES["plot_10_batch_sweep"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(SWEEP, "--shapes", "64x128", "--batch-sizes", "1", "--output-dir", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"plot_10_batch_sweep.py: {tmp_path / 'file'} cannot be written (")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["--shapes", "64x128", "wide"], "NxK"), (["--batch-sizes", "0"], "1 or more")]
+    ("arguments", "words"),
+    [
+        (["--shapes", "64x128", "wide"], "NxK"),
+        (["--batch-sizes", "0"], "1 or more"),
+        (["--model-dim", "0"], "1 or more"),
+        (["--model-dim", "100"], "K must be a multiple of the group size 128; K is 100"),
+    ],
 )
 def test_bad_size_is_one_sentence(arguments: list[str], words: str) -> None:
     done = run(SWEEP, *arguments)
@@ -83,7 +170,14 @@ def test_bad_size_is_one_sentence(arguments: list[str], words: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("path", "arguments"), [(DEVICE, ["--nonsense"]), (SWEEP, ["--batch-sizes", "many"])])
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        (DEVICE, ["--nonsense"]),
+        (SWEEP, ["--batch-sizes", "many"]),
+        (SWEEP, ["--model-dim", "4096", "--shapes", "28672x4096"]),
+    ],
+)
 def test_bad_option_tells_the_usage(path: Path, arguments: list[str]) -> None:
     done = run(path, *arguments)
     assert done.returncode == 2
@@ -224,8 +318,21 @@ def test_unwritable_folder_is_a_sentence() -> None:
 
 
 def test_help_promises_what_is_saved() -> None:
-    """Figures only: rows are to be had from `awqdoc run NAME --output FILE`."""
+    """Figures, unless the script says more: rows are to be had from `awqdoc run NAME --output FILE`."""
     assert "CSV" not in script.parser("Ask.").format_help()
+    assert "save figures and a CSV in this folder" in script.parser("Ask.", "figures and a CSV").format_help()
+
+
+@pytest.mark.parametrize("place", ["program", "notebook", "page"])
+def test_only_a_program_with_a_folder_keeps_a_text(
+    place: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    request.getfixturevalue(place)
+    script.keep("rows.csv", "m\n1\n", None)
+    script.keep("rows.csv", "m\n1\n", tmp_path)
+    kept = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert kept == ({"rows.csv": "m\n1\n"} if place == "program" else {})
+    assert capsys.readouterr().out == (f"saved {tmp_path / 'rows.csv'}\n" if place == "program" else "")
 
 
 def test_a_notebook_shows_each_figure_of_a_script(tmp_path: Path) -> None:

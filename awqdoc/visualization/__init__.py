@@ -35,6 +35,7 @@ from awqdoc.visualization.clipping import (
 from awqdoc.visualization.comparison import plot_performance_comparison
 from awqdoc.visualization.conversion import moves, plot_moves
 from awqdoc.visualization.dequantization import forms_table, plot_forms
+from awqdoc.visualization.derived import gpus_table, results, results_csv, summary
 from awqdoc.visualization.fragments import lane_elements, plot_fragments
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
@@ -58,7 +59,6 @@ from awqdoc.visualization.packing_speed import packing_table, packing_times, plo
 from awqdoc.visualization.paired import paired_difference, paired_ratio
 from awqdoc.visualization.prediction import plot_prediction, predicted_seconds
 from awqdoc.visualization.registers import plot_registers, register_pairs
-from awqdoc.visualization.results import gpus_table, results, results_csv, summary
 from awqdoc.visualization.roofline import (
     allowed_table,
     data_sheet,

@@ -70,8 +70,8 @@ class VisualizationHelper:
         Parameters
         ----------
         results : dict or list
-            Name -> metric -> a number or its samples, as ``{"FP16": {"latency_ms": [0.11, 0.12]}}``; or
-            `awqdoc.profiling.Benchmarker.results`.
+            Name -> metric -> a number or its samples (list, array or tensor), as
+            ``{"FP16": {"latency_ms": [0.11, 0.12]}}``; or `awqdoc.profiling.Benchmarker.results`.
         metric : str
             What is drawn: ``latency_ms``, ``tokens_per_s``, ``tflops``, ``gbps``, ``speedup``, ``memory_mb``, or
             another that all results have.
@@ -86,8 +86,8 @@ class VisualizationHelper:
         Raises
         ------
         AwqdocError
-            If there is no result, one lacks the metric, a number is negative or not finite, or the folder cannot be
-            written to.
+            If there is no result, one lacks the metric, two have the same name, a number is negative or not finite, or
+            the folder cannot be written to.
         """
         path = self._path(filename)
         return _save(plot_performance_comparison(results, Given.now(), metric), path)

@@ -115,7 +115,7 @@ def _line(axes: Axes, name: str, x: list[int], y: list[float]) -> None:
 
 
 def _ceiling(recording: Recording, shape: str) -> float:
-    size = problem(timed(recording, "fp16", shape)[0])
+    size = Problem.parse(shape, 1, recording.parameters["group_size"][0])
     return size.weight_bytes(16) / size.weight_bytes(4)
 
 

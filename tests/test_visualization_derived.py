@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from figure_checks import assert_house_style
 
 from awqdoc import visualization as vis
 from awqdoc.errors import AwqdocError
-from awqdoc.profiling import Benchmarker
+from awqdoc.profiling import Benchmarker, Measurement
 from awqdoc.recordings import Recording
 from awqdoc.visualization import Here
 from awqdoc.visualization.comparison import Given, plot_performance_comparison
@@ -97,6 +100,13 @@ def test_the_read_floor_is_drawn_below_the_kernels() -> None:
     assert_house_style(lambda: vis.plot_latency(sweep(), SHAPE))
 
 
+def test_a_speed_up_is_drawn_where_fp16_has_no_time() -> None:
+    whole = sweep()
+    first = {key: value for key, value in whole.rows[0].items() if key != "seconds"} | {"skipped": "it was wrong"}
+    (axes,) = vis.plot_speedup(replace(whole, rows=[first, *whole.rows[1:]]), SHAPE).axes
+    assert [line.get_label() for line in axes.lines] == ["bytes allow 3.85 (modelled)", "FP16"]
+
+
 def test_gpus_stand_side_by_side_as_soon_as_there_are_two() -> None:
     other = sweep(gpu="NVIDIA Other", factor=2)
     elsewhere = replace(other, parameters={**other.parameters, "shape": ["64x64"]})
@@ -142,6 +152,31 @@ def test_what_the_benchmarker_measured_can_be_drawn() -> None:
     assert list(bars(bench.results)) == ["a", "b"]
 
 
+def test_conditions_of_what_was_measured_are_said_once() -> None:
+    results = [Measurement("a", (0.001,) * 3, "CUDA events, L2 cache warm"), Measurement("b", (0.002,), "a clock")]
+    (axes,) = plot_performance_comparison([*results, replace(results[0], name="c")], HERE).axes
+    told = " ".join(axes.get_xlabel().split())
+    assert told == "latency, ms; bars are medians, whiskers quartiles; CUDA events, L2 cache warm; a clock"
+
+
+@pytest.mark.parametrize(
+    "samples", [[1.0, 2.0, 6.0], (1, 2, 6), np.array([1, 2, 6]), torch.tensor([1.0, 2.0, 6.0]), np.float32(2)]
+)
+def test_samples_may_come_as_list_array_or_tensor(samples: Any) -> None:
+    assert bars({"a": {"latency_ms": samples}}) == {"a": 2}
+
+
+def test_long_names_are_not_cut_off() -> None:
+    names = [f"model.layers.{i}.self_attn.q_proj.weight, packed as AWQ does, groups of 128, on a GPU" for i in range(4)]
+    assert_house_style(lambda: plot_performance_comparison({name: {"latency_ms": 2} for name in names}, HERE))
+    figure = plot_performance_comparison({name: {"latency_ms": 2} for name in names}, HERE)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.bbox.width > figure.bbox.width / 2
+    boxes = sorted((label.get_window_extent() for label in axes.get_yticklabels()), key=lambda box: box.y0)
+    assert all(lower.y1 < upper.y0 for lower, upper in pairwise(boxes))
+
+
 def test_comparison_is_saved_where_it_was_asked_for(tmp_path: Path) -> None:
     path = vis.VisualizationHelper(output_dir=tmp_path / "new").plot_performance_comparison(RESULTS, metric="tflops")
     assert path == tmp_path / "new" / "performance_comparison.png"
@@ -155,6 +190,10 @@ def test_comparison_is_saved_where_it_was_asked_for(tmp_path: Path) -> None:
         ({}, "no results to compare"),
         ([], "no results to compare"),
         ([1], "a dict of name -> metrics, or a list of Measurement"),
+        (3, "a dict of name -> metrics, or a list of Measurement"),
+        (None, "a dict of name -> metrics, or a list of Measurement"),
+        ([Measurement("a", (1.0,), "")] * 2, "2 results are named 'a': give each a name of its own"),
+        ({"a": {"latency_ms": np.array([1.0, np.inf])}}, "found inf"),
         ({"a": {"tflops": 1}}, "'a' has no metric 'latency_ms'; it has tflops"),
         ({"a": {}}, "it has none"),
         ({"a": 3}, "it has none"),
