@@ -61,8 +61,9 @@ class Benchmarker:
     cold : bool
         Whether the L2 cache is emptied before each sample, by reading something else; on a CPU caches stay as they are.
     graph : bool
-        Whether the function is captured in a CUDA graph and its replay is timed, without Python and launch gaps. The
-        difference to ``graph=False`` is what launching costs. The function must always use the same tensors.
+        Whether the function is captured in a CUDA graph and its replay is timed, without Python and launch gaps.
+        With ``graph=False`` the flush before each sample hides launches as long as it lasts; with ``cold=False`` too,
+        nothing hides them. The function must always use the same tensors.
     device : str or None
         ``"cuda"`` or ``"cpu"``; None: a GPU if torch sees one.
 
@@ -136,7 +137,7 @@ class Benchmarker:
         return captured([function]) if self.graph else function
 
     def _preparation(self) -> Function:
-        """Return what runs before each sample. It also keeps the GPU busy until the host has launched the function."""
+        """Return what runs before each sample. Flush and spin keep the GPU busy while the host launches."""
         if self.cold:
             return _flush()
         if self.graph:

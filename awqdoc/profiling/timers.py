@@ -21,7 +21,7 @@ class CUDATimer:
         print(timer.elapsed_ms, timer.clock)
 
     On a GPU this is the time between two points of the current stream. It holds every gap in which the GPU waited for
-    Python; `Benchmarker` and a CUDA graph leave those out.
+    Python; a CUDA graph, or `Benchmarker` with ``graph=True``, leaves those out.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class CUDATimer:
 def profile_scope(name: str, device: str | None = None) -> Iterator[CUDATimer]:
     """Time a block, print its name and time, and show it under its name in torch's profiler and in Nsight.
 
-    Yields the timer. A block that fails has no time.
+    Waits for the GPU at the end. Yields the timer. A block that fails has no time.
     """
     from torch.autograd.profiler import record_function
 
