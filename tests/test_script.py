@@ -103,6 +103,7 @@ def test_a_shape_that_is_named_is_the_only_one_even_if_it_is_the_default(tmp_pat
     assert {row["shape"] for row in saved_rows(tmp_path)} == {"28672x4096"}
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_sweep_leaves_the_rows_of_the_finished_sizes(tmp_path: Path) -> None:
     sizes = ["--shapes", "64x128", "--batch-sizes", "1", "2", "20000"]  # the last one takes seconds
     program = subprocess.Popen(

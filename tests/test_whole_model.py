@@ -122,12 +122,10 @@ def test_the_shipped_model_as_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     saved = tmp_path / "awq"
-    # A shell that starts tests in the background has them ignore Ctrl-C, and their children with them.
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     program = subprocess.Popen([*COMMAND, "--save", str(saved)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, ours)
     kept = tmp_path / "awq.partial"
     deadline = time.monotonic() + 120
     while not list(kept.glob("block-*.safetensors")):
