@@ -264,18 +264,12 @@ def _rows(experiment: Experiment, device: str, cell: dict[str, Any]) -> list[dic
 
 def restless(recording: Recording) -> str | None:
     """Say how many of its rows should be doubted, and why the first of them; None if none."""
-    enough = [row for row in recording.rows if isinstance(row.get("seconds"), list) and len(row["seconds"]) >= 6]
-    highest = max((row.get("sm_clock_mhz") or 0 for row in enough), default=0)
-    doubted = []
-    for row in enough:
-        # A power limit that takes one step of the clock is told by NVML as well; that is no reason to doubt.
-        slow = (row.get("sm_clock_mhz") or highest) < (1 - profiling.LARGEST_CLOCK_CHANGE) * highest
-        doubted += [(row, doubt) for doubt in profiling.doubts(row["seconds"], [row] if slow else [])[:1]]
+    doubted = profiling.doubted(recording.rows)
     if not doubted:
         return None
     row, why = doubted[0]
     cell = ", ".join(f"{key} {row[key]}" for key in (*recording.parameters, "backend", "way") if key in row)
-    return f"{len(doubted)} of {len(enough)} rows are doubtful; the first, {cell}: {why}"
+    return f"{len(doubted)} of {len(recording.rows)} rows are doubtful; the first, {cell}: {why}"
 
 
 def require_measurable(*names: str) -> None:

@@ -60,10 +60,10 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
     list of dict
         ``way``, ``seconds`` of every sample, ``kernels``, how many Nsight Compute saw in a call, and the GPU's clocks,
         power and clock-event reasons right after the samples, but for Nsight Compute's process. The ways, and what
-        each finds in the L2 cache: ``graph`` (copies of the weight in turn, the GPU's own lines clean), ``read``
-        (the cache emptied by reading), ``write`` (emptied by writing, so that it is full of lines that must first be
-        written back), ``do_bench`` (by writing, too; with ``short`` for 10 ms
-        instead of 100, before the power limit is felt), ``ncu`` (emptied and invalidated, ``--cache-control all``).
+        each finds in the L2 cache: ``graph`` (copies of the weight in turn, each cold), ``read`` (the cache emptied by
+        reading), ``write`` (emptied by writing, so that it is full of lines that must first be written back),
+        ``do_bench`` (by writing, too; with ``short`` for 10 ms instead of 100, before the power limit is felt), ``ncu``
+        (emptied and invalidated, ``--cache-control all``).
     """
     import triton
 

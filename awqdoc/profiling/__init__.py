@@ -2,16 +2,16 @@
 
 from awqdoc.profiling.benchmarker import Benchmarker, Measurement
 from awqdoc.profiling.interleaving import clock_name, interleave
-from awqdoc.profiling.statistics import LARGEST_CLOCK_CHANGE, Summary, doubts, ratios, summarize
+from awqdoc.profiling.statistics import Summary, doubted, doubts, ratios, summarize
 from awqdoc.profiling.timers import CUDATimer, profile_scope
 
 __all__ = [
-    "LARGEST_CLOCK_CHANGE",
     "Benchmarker",
     "CUDATimer",
     "Measurement",
     "Summary",
     "clock_name",
+    "doubted",
     "doubts",
     "interleave",
     "profile_scope",

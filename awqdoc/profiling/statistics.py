@@ -113,6 +113,23 @@ def doubts(samples: Sequence[float], states: Sequence[Mapping[str, Any]] = ()) -
     return found + _doubts_of_clocks(states)
 
 
+def doubted(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+    """Return the rows of a recording that should be doubted, each with the first reason.
+
+    A row has ``seconds``, its samples, and ``sm_clock_mhz`` and ``throttle_reasons`` right after them. NVML names a
+    power limit also where it took one step of the clock; here it counts only if the clock is lower than the highest of
+    all rows by more than is allowed of it. Rows of fewer than 6 samples are left out.
+    """
+    enough = [row for row in rows if isinstance(row.get("seconds"), list) and len(row["seconds"]) >= 6]
+    highest = max((row.get("sm_clock_mhz") or 0 for row in enough), default=0)
+    found = []
+    for row in enough:
+        slow = (row.get("sm_clock_mhz") or highest) < (1 - LARGEST_CLOCK_CHANGE) * highest
+        states = [{"sm_clock_mhz": highest}, row] if slow else []
+        found += [(row, doubt) for doubt in doubts(row["seconds"], states)[:1]]
+    return found
+
+
 def drift(samples: Sequence[float]) -> float:
     """By what share the median of the last quarter differs from that of the first; 0 for fewer than 8 samples."""
     quarter = len(samples) // 4

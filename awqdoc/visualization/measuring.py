@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from statistics import median
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from awqdoc.profiling import doubts, summarize
+from awqdoc.profiling import doubted, summarize
 from awqdoc.recordings import Recording, Row
 from awqdoc.visualization.style import colour, describe, legend, new_figure, styled
 from awqdoc.visualization.tables import Table
@@ -59,14 +60,9 @@ def plot_mistakes(recording: Recording) -> Figure:
     for place, factor in enumerate(factors.values()):
         aside, side = (-8, "right") if factor < 1 else (8, "left")
         axes.annotate(
-            f"{factor:.2f}",
-            (factor, place),
-            textcoords="offset points",
-            xytext=(aside, 0),
-            ha=side,
-            va="center",
+            f"{factor:.2f}", (factor, place), textcoords="offset points", xytext=(aside, 0), ha=side, va="center",
             fontsize=9,
-        )
+        )  # fmt: skip
     axes.set_yticks(places, list(factors))
     axes.set_ylim(len(factors) - 0.5, -0.5)
     axes.set_xscale("log")
@@ -102,7 +98,7 @@ def plot_drift(recording: Recording) -> Figure:
     """Draw the time of every product of a run from rest on, and the clock that was read meanwhile, over seconds."""
     seconds, clocks, _, every = sustained(recording)
     figure, axes = new_figure("The same product again and again, from rest on")
-    ends = [sum(seconds[: i + 1]) for i in range(len(seconds))]
+    ends = list(accumulate(seconds))
     axes.plot(ends, [1e3 * s for s in seconds], ".", markersize=2, color=colour("blue"), label="time of a product, ms")
     axes.set_ylim(0, 1.15e3 * sorted(seconds)[int(0.99 * len(seconds))])
     axes.set_xlabel("seconds since the start")
@@ -143,11 +139,7 @@ def agreement_ratios(recording: Recording, work: str) -> dict[str, float]:
 
 def agreement_doubts(recording: Recording) -> list[str]:
     """Say which times of the experiment ``agreement`` should not be believed, and why."""
-    return [
-        f"{work_title(row['work'])}, {WAYS[row['way']][0]}: {doubt}"
-        for row in recording.rows
-        for doubt in doubts(row["seconds"], [row])
-    ]
+    return [f"{work_title(row['work'])}, {WAYS[row['way']][0]}: {doubt}" for row, doubt in doubted(recording.rows)]
 
 
 @styled
@@ -156,7 +148,7 @@ def plot_agreement(recording: Recording) -> Figure:
     works = sorted(recording.parameters["work"], key=lambda work: -_reference(recording, work))
     figure, axes = new_figure("The same calls by different clocks", height=2.1 + 0.36 * len(works))
     for way, (title, hue, marker) in WAYS.items():
-        if way == "do_bench, short":  # of short calls up to twenty times what it finds later
+        if way == "do_bench, short":  # of some short calls several times what it finds later
             continue
         places = [
             (ratio, place)

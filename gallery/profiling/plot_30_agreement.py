@@ -16,8 +16,8 @@ they differ.
 #   kernels alone, caches invalidated before each (``--cache-control all``) and clocks left
 #   as they are;
 # - **a graph of cold copies**: what the pages of this site use, but alone here; beside
-#   competitors, as there, small kernels take up to a tenth longer. One replay holds a call
-#   for each copy of the weight; its time is divided by their number;
+#   competitors, as there, small kernels take somewhat longer. One replay holds a call for
+#   each copy of the weight; its time is divided by their number;
 # - **flushed by a read**: ``Benchmarker``, which empties the L2 cache by reading, then puts
 #   one call between two events;
 # - **flushed by a write**: the same, but behind clearing 256 MB;
@@ -132,7 +132,7 @@ for way, (name, _, _) in vis.WAYS.items():
 # - To compare with somebody's ``do_bench``: ``do_bench``, on both.
 # - To see why a kernel takes its time: Nsight Compute.
 #
-# ``profiling.doubts`` tells which samples were restless or drifted. Of the long ones:
+# ``profiling.doubted`` tells which samples were restless or drifted. Of the long ones:
 
 for doubt in vis.agreement_doubts(timed.select(work=long)):
     print(doubt)
@@ -141,7 +141,7 @@ for doubt in vis.agreement_doubts(timed.select(work=long)):
 # Limits
 # ------
 # - Nsight Compute ran in a process of its own, later, on the same GPU.
-# - In its short run (1 ms to warm up, 10 ms of samples) ``do_bench`` gives up to twenty
+# - In its short run (1 ms to warm up, 10 ms of samples) ``do_bench`` gives several
 #   times its later result for some short calls. We suppose that the host had not yet got
 #   ahead of the GPU. The figure leaves this run out, the table does not.
 
