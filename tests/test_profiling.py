@@ -121,6 +121,14 @@ def test_no_iterations_and_a_graph_on_a_cpu_are_refused() -> None:
         Benchmarker(graph=True, device="cpu")
 
 
+def test_a_gpu_that_torch_does_not_see_and_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(AwqdocError, match="'cuda' needs a GPU, and torch sees none"):
+        Benchmarker(device="cuda")
+    with pytest.raises(AwqdocError, match="must be 'cuda' or 'cpu'; found 'cuda:1'"):
+        Benchmarker(device="cuda:1")
+
+
 def test_a_measurement_doubts_what_its_states_say() -> None:
     states = ({"throttle_reasons": []}, {"throttle_reasons": ["hardware thermal slowdown"]})
     (doubt,) = Measurement("f", (1.0,) * 10, "a clock", states).doubts

@@ -76,6 +76,20 @@ def test_a_share_of_the_roofline_is_the_time_allowed_over_the_time_taken() -> No
     assert by_backend(on_a_cpu)["fp16"]["share_of_roofline"] is None
     shares = [row[7] for row in vis.summary(sweep(), SHAPE).rows]
     assert shares == ["84%", "44%"]
+    roofs = "roofs 2 TB/s (large copy) and 500 TFLOP/s (large FP16 matmul)"
+    assert roofs in vis.summary(sweep(), SHAPE).caption
+    assert "roofs" not in vis.summary(on_a_cpu, SHAPE).caption
+
+
+def test_rates_of_a_cpu_are_not_rounded_to_nothing() -> None:
+    (fp16, _) = vis.summary(sweep(factor=1e4), SHAPE).rows
+    assert fp16[4:6] == ["0.00017", "0.17"]
+
+
+def test_csv_has_the_same_columns_with_and_without_what_was_skipped() -> None:
+    whole = sweep()
+    timed = replace(whole, rows=[row for row in whole.rows if "seconds" in row])
+    assert vis.results_csv(timed).splitlines()[0] == vis.results_csv(whole).splitlines()[0]
 
 
 def test_floors_have_rates_and_are_no_backend() -> None:
@@ -109,7 +123,9 @@ def test_a_speed_up_is_drawn_where_fp16_has_no_time() -> None:
 
 def test_gpus_stand_side_by_side_as_soon_as_there_are_two() -> None:
     other = sweep(gpu="NVIDIA Other", factor=2)
-    elsewhere = replace(other, parameters={**other.parameters, "shape": ["64x64"]})
+    elsewhere = replace(other, rows=[{**row, "shape": "64x64"} for row in other.rows])
+    later = replace(other, rows=[{**row, "m": 2} for row in other.rows])
+    assert len(vis.gpus_table(sweep(), [later], SHAPE).columns) == 3
     alone = vis.gpus_table(sweep(), [sweep(), elsewhere], SHAPE)
     assert alone.rows == [["1", "20.0", "10.0 (fused Triton (ours))"]]
     table = vis.gpus_table(sweep(), [sweep(), other], SHAPE)

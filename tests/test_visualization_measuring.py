@@ -108,7 +108,7 @@ def test_the_table_has_a_gap_where_a_way_was_not_taken() -> None:
 
 def test_a_clock_held_down_is_told() -> None:
     assert vis.agreement_doubts(agreement()) == [
-        "FP16 8192x8192x8192, do_bench: the clock was held down (software power cap)"
+        "FP16 8192x8192x8192, do_bench: the SM clock was between 1455 and 1980 MHz"
     ]
 
 

@@ -170,6 +170,7 @@ def _measure_or_replay(experiment: Experiment, wanted: Parameters, mode: str, ex
         return fitting[0].select(**wanted)
     # The published sizes are a GPU's: a CPU would take hours, so it runs only what was asked for by name.
     if mode != "recorded" and experiment.module.CPU and explicit and no_material is None:
+        print(f"{experiment.name} is measured on the CPU: nobody recorded these values, and {lack}.", file=sys.stderr)
         return run(experiment, wanted, "cpu", folder=None)
     if mode == "live":
         raise AwqdocError(f"AWQDOC_MODE=live needs to measure {experiment.name} on a GPU, but {lack}.")

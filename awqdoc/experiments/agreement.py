@@ -15,6 +15,7 @@ import torch
 from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import works
+from awqdoc.profiling.graphs import Call
 
 AXES: dict[str, tuple[Any, ...]] = {
     "work": (
@@ -85,7 +86,7 @@ def run(device: str, work: str) -> list[dict[str, Any]]:
     return [{**row, "kernels": kernels} for row in rows]
 
 
-def _written(call: works.Call) -> list[float]:
+def _written(call: Call) -> list[float]:
     buffer = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")  # as many bytes as do_bench
     samples = []
     for _ in range(SAMPLES):

@@ -13,7 +13,7 @@ from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import works
 from awqdoc.kernels import BACKENDS, adapter, floors
-from awqdoc.profiling.graphs import captured
+from awqdoc.profiling.graphs import Call, captured
 
 CPU = False
 CLOCK = "CUDA events; time.perf_counter where the mistake is one of the host's clock"
@@ -22,9 +22,11 @@ LARGE = "fp16 28672x4096 256"
 SAMPLES = 50
 PAIRS = 200
 SUSTAINED = 2000
+EVERY = 20  # products between two readings of the clock
+SETTLED = 150  # samples of ten products, two seconds: NVML's power is a mean over one
 PAUSE = 3.0  # seconds in which a GPU cools and forgets that it was busy
 
-Samples = dict[str, list[float]]
+Row = dict[str, Any]
 
 
 def check(mistake: str) -> None:
@@ -38,7 +40,7 @@ def forget() -> None:
     works.random_weight.cache_clear()
 
 
-def run(device: str, mistake: str) -> list[dict[str, Any]]:
+def run(device: str, mistake: str) -> list[Row]:
     """Make one mistake, and do it right.
 
     Returns
@@ -48,22 +50,28 @@ def run(device: str, mistake: str) -> list[dict[str, Any]]:
         For the drifting clock also ``sm_clocks`` (MHz) and ``powers`` (W), read once in every ``every`` samples.
     """
     time.sleep(PAUSE)  # what the mistake before did to clock and power is over
-    found = MISTAKES[mistake]()
+    return MISTAKES[mistake]()
+
+
+def _rows(samples: dict[str, list[float]]) -> list[Row]:
+    """Make a row of the samples of each way, with the state of the GPU right after all of them."""
     state = gpu.state()
-    return [{"way": way, "seconds": works.kept(seconds), **state} for way, seconds in found.items()] + _traces()
+    return [{"way": way, "seconds": works.kept(seconds), **state} for way, seconds in samples.items()]
 
 
-def no_synchronization() -> Samples:
+def no_synchronization() -> list[Row]:
     """Stop a clock of the host when the call returns, and when the work is done; and count the first call of all."""
     call = works.calls(LARGE, "cuda")[0]
-    return {
-        "the first call of all": [_host_seconds(call, wait=True)],
-        "clock stopped when the call returns": [_host_seconds(call, wait=False) for _ in range(SAMPLES)],
-        "clock stopped when the GPU is done": [_host_seconds(call, wait=True) for _ in range(SAMPLES)],
-    }
+    return _rows(
+        {
+            "the first call of all": [_host_seconds(call, wait=True)],
+            "clock stopped when the call returns": [_host_seconds(call, wait=False) for _ in range(SAMPLES)],
+            "clock stopped when the GPU is done": [_host_seconds(call, wait=True) for _ in range(SAMPLES)],
+        }
+    )
 
 
-def _host_seconds(call: works.Call, wait: bool) -> float:
+def _host_seconds(call: Call, wait: bool) -> float:
     torch.cuda.synchronize()
     start = time.perf_counter()
     call()
@@ -72,28 +80,32 @@ def _host_seconds(call: works.Call, wait: bool) -> float:
     return time.perf_counter() - start
 
 
-def warm_cache() -> Samples:
+def warm_cache() -> list[Row]:
     """Read one weight again and again, and as many copies of it as do not fit into the L2 cache."""
-    competitors: dict[str, list[works.Call]] = {}
+    competitors: dict[str, list[Call]] = {}
     for work in ("fp16 4096x4096 1", "read 4096x4096", SMALL):
         calls, name = works.calls(work, "cuda"), work.split()[0]
         competitors |= {f"{name}, one weight again": [calls[0]] * len(calls), f"{name}, cold copies": calls}
-    return profiling.interleave(competitors, "cuda")
+    return _rows(profiling.interleave(competitors, "cuda"))
 
 
-def zeros_as_data() -> Samples:
+def zeros_as_data() -> list[Row]:
     """Multiply zeros, between two runs with random numbers, each long enough for the power to settle."""
+    side = floors.SIDE["cuda"]
+    result, *zeros = (torch.zeros(side, side, dtype=torch.float16, device="cuda") for _ in range(3))
     random, _ = floors.matmul("cuda")
-    zeros = torch.zeros(floors.SIDE["cuda"], floors.SIDE["cuda"], dtype=torch.float16, device="cuda")
-    work: dict[str, works.Call] = {
+    work: dict[str, Call] = {
         "random numbers": random,
-        "zeros": partial(torch.matmul, zeros, zeros),
+        "zeros": partial(torch.matmul, *zeros, out=result),
         "random numbers again": random,
     }
-    return {way: profiling.interleave({way: [call] * 10}, "cuda", SAMPLES)[way] for way, call in work.items()}
+    rows = []
+    for way, call in work.items():
+        rows += _rows(profiling.interleave({way: [call] * 10}, "cuda", SETTLED))
+    return rows
 
 
-def launch_gaps() -> Samples:
+def launch_gaps() -> list[Row]:
     """Call a short kernel from Python, and replay the same calls as a graph."""
     calls = works.calls(SMALL, "cuda")
     for call in calls:
@@ -104,44 +116,52 @@ def launch_gaps() -> Samples:
             for call in calls:
                 call()
         samples.append(timer.elapsed_ms / 1e3 / len(calls))
-    return {"called from Python": samples} | profiling.interleave({"replayed as a graph": calls}, "cuda", SAMPLES)
+    replayed = profiling.interleave({"replayed as a graph": calls}, "cuda", SAMPLES)
+    return _rows({"called from Python": samples} | replayed)
 
 
-def one_sample() -> Samples:
+def one_sample() -> list[Row]:
     """Time the same function as if it were two, sample by sample."""
     call = works.calls(SMALL, "cuda")[0]
     bench = profiling.Benchmarker(PAIRS, device="cuda", graph=True)
-    return {result.name: list(result.seconds) for result in bench.compare({"a": call, "the same again": call})}
+    results = bench.compare({"a": call, "the same again": call})
+    return _rows({result.name: list(result.seconds) for result in results})
 
 
-def drifting_clock() -> Samples:
+def drifting_clock() -> list[Row]:
     """Keep the tensor cores busy from rest on, and time every product."""
     call, _ = floors.matmul("cuda")
     call()
     torch.cuda.synchronize()
     time.sleep(PAUSE)
-    samples = []
+    samples, states = [], []
     for number in range(SUSTAINED):
         with profiling.CUDATimer("cuda") as timer:
             call()
         samples.append(timer.elapsed_ms / 1e3)
         if number % EVERY == 0:
-            _trace.append(gpu.state())
-    return {"busy from rest on": samples}
+            states.append(gpu.state())
+    trace = {
+        "way": "clocks and power",
+        "every": EVERY,
+        "sm_clocks": [state["sm_clock_mhz"] for state in states],
+        "powers": [state["power_w"] for state in states],
+    }
+    return [*_rows({"busy from rest on": samples}), trace]
 
 
-def another_order() -> Samples:
+def another_order() -> list[Row]:
     """Time two backends that read the same packed weight, behind a large copy, in both orders."""
     weight = works.random_weight(4096, 4096, works.GROUP_SIZE, "cuda")
     x = works.activations(1, 4096, "cuda")
     prepared = adapter(BACKENDS["triton_fused"]).prepare(weight)
-    replays: dict[str, works.Call] = {"copy": floors.copy("cuda")[0]}
+    replays: dict[str, Call] = {"copy": floors.copy("cuda")[0]}
     for backend in ("triton_fused", "dequantize"):
-        call: works.Call = partial(adapter(BACKENDS[backend]).matmul, x, prepared)
+        call: Call = partial(adapter(BACKENDS[backend]).matmul, x, prepared)
         for _ in range(3):
             call()
         replays[backend] = captured([call])
-    samples: Samples = {}
+    samples: dict[str, list[float]] = {}
     for order in (("copy", "triton_fused", "dequantize"), ("copy", "dequantize", "triton_fused")):
         for _ in range(SAMPLES):
             for place, name in enumerate(order):
@@ -150,28 +170,10 @@ def another_order() -> Samples:
                     replays[name]()
                 if place:
                     samples.setdefault(f"{name}, {('first', 'second')[place - 1]}", []).append(timer.elapsed_ms / 1e3)
-    return samples
+    return _rows(samples)
 
 
-EVERY = 20
-_trace: list[dict[str, Any]] = []
-
-
-def _traces() -> list[dict[str, Any]]:
-    """Return what was read during the drifting clock, as a row, and forget it."""
-    if not _trace:
-        return []
-    row = {
-        "way": "clocks and power",
-        "every": EVERY,
-        "sm_clocks": [state["sm_clock_mhz"] for state in _trace],
-        "powers": [state["power_w"] for state in _trace],
-    }
-    _trace.clear()
-    return [row]
-
-
-MISTAKES: dict[str, Callable[[], Samples]] = {
+MISTAKES: dict[str, Callable[[], list[Row]]] = {
     "no synchronization": no_synchronization,
     "launch gaps": launch_gaps,
     "warm cache": warm_cache,

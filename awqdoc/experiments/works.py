@@ -6,7 +6,6 @@ trained ones: zeros, or a constant, would draw less power.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache, partial
 
 import torch
@@ -16,9 +15,9 @@ from awqdoc.errors import AwqdocError
 from awqdoc.experiments import SEED
 from awqdoc.formats import Problem, QuantizedWeight
 from awqdoc.kernels import BACKENDS, Backend, adapter, floors, why_not
+from awqdoc.profiling.graphs import Call
 from awqdoc.quantize import round_to_nearest
 
-Call = Callable[[], object]
 GROUP_SIZE = 128
 # Copies of a weight that are read in turn: together eight times the L2 cache, so that each is cold.
 L2_MULTIPLE = 8

@@ -20,4 +20,6 @@ def matmul(x: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
 
         return x @ dequantize(prepared)
     group_size = prepared["qweight"].shape[0] // prepared["qzeros"].shape[0]
-    return x @ unpack(prepared, "awq", group_size=group_size).dequantize()
+    weight = unpack(prepared, "awq", group_size=group_size).dequantize()
+    # On a CPU torch multiplies FP16 by a weight stored [N, K] up to 60 times faster than by one stored [K, N].
+    return torch.nn.functional.linear(x, weight.t().contiguous())

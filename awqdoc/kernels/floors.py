@@ -6,15 +6,13 @@ A share of a data sheet's bandwidth compares a kernel with a promise. These thre
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from awqdoc.formats import QuantizedWeight
 from awqdoc.packing import pack
-
-Call = Callable[[], object]
+from awqdoc.profiling.graphs import Call
 
 COPIED = {"cuda": 1 << 28, "cpu": 1 << 26}  # bytes: more than any L2 cache holds
 SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from awqdoc import nvml
 from awqdoc.errors import AwqdocError
-from awqdoc.profiling.graphs import captured
+from awqdoc.profiling.graphs import Call, captured
 from awqdoc.profiling.statistics import Summary, doubts, summarize
 from awqdoc.profiling.timers import CUDATimer, default_device
 
-Function = Callable[[], object]
 WARMUP = 3
 # As many times the L2 cache is read to empty it of what was there.
 FLUSH_MULTIPLE = 4
@@ -70,7 +69,7 @@ class Benchmarker:
     Raises
     ------
     AwqdocError
-        If `num_iterations` is not positive, or a graph is asked for without a GPU.
+        If `num_iterations` is not positive, the device is another, or a GPU or a graph is asked for without a GPU.
     """
 
     def __init__(
@@ -79,6 +78,10 @@ class Benchmarker:
         if num_iterations < 1:
             raise AwqdocError(f"num_iterations must be 1 or more; found {num_iterations}.")
         self.device = device or default_device()
+        if self.device not in ("cpu", "cuda"):
+            raise AwqdocError(f"The device must be 'cuda' or 'cpu'; found {self.device!r}.")
+        if self.device == "cuda" and default_device() != "cuda":
+            raise AwqdocError("The device 'cuda' needs a GPU, and torch sees none: use device='cpu'.")
         if graph and self.device == "cpu":
             raise AwqdocError("A CUDA graph needs a GPU, and torch sees none: use graph=False.")
         self.num_iterations = num_iterations
@@ -95,11 +98,11 @@ class Benchmarker:
         launch = "replays of a CUDA graph" if self.graph else "launched from Python"
         return f"{clock}, L2 cache {'emptied before each' if self.cold else 'warm'}, {launch}"
 
-    def benchmark_function(self, function: Function, name: str) -> Measurement:
+    def benchmark_function(self, function: Call, name: str) -> Measurement:
         """Time one function, called without arguments. To compare several, `compare` is fairer."""
         return self.compare({name: function})[0]
 
-    def compare(self, functions: Mapping[str, Function]) -> list[Measurement]:
+    def compare(self, functions: Mapping[str, Call]) -> list[Measurement]:
         """Time functions in turn, in another order each round, so that a drifting clock meets all alike."""
         calls = {name: self._prepared(function) for name, function in functions.items()}
         prepare = self._preparation()
@@ -131,12 +134,12 @@ class Benchmarker:
             for doubt in result.doubts:
                 print(f"doubtful: {result.name}: {doubt}")
 
-    def _prepared(self, function: Function) -> Function:
+    def _prepared(self, function: Call) -> Call:
         for _ in range(WARMUP):  # compiles, autotunes and allocates
             function()
         return captured([function]) if self.graph else function
 
-    def _preparation(self) -> Function:
+    def _preparation(self) -> Call:
         """Return what runs before each sample. Flush and spin keep the GPU busy while the host launches."""
         if self.cold:
             return _flush()
@@ -150,7 +153,7 @@ class Benchmarker:
         return () if self.device == "cpu" else (nvml.state(),)
 
 
-def _flush() -> Function:
+def _flush() -> Call:
     """Return a function that empties the L2 cache by reading: written lines would be written back in the timed span."""
     import torch
 

@@ -6,9 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from awqdoc.profiling.graphs import captured
-
-Call = Callable[[], object]
+from awqdoc.profiling.graphs import Call, captured
 
 GRAPH_CLOCK = "CUDA events around a graph replay, cold weights"
 CPU_CLOCK = "time.perf_counter, warm weights"

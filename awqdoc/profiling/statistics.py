@@ -18,8 +18,9 @@ from awqdoc.errors import AwqdocError
 LARGEST_SPREAD = 0.05
 LARGEST_DRIFT = 0.03
 LARGEST_CLOCK_CHANGE = 0.05
-# What NVML gives as a reason although nothing holds the clock down.
-HARMLESS = ("idle", "application clocks")
+# What NVML gives as a reason although nothing holds the clock down; and the power cap, which it names also where it
+# took one step of the clock (under 1 %), so that the clocks must say how much it was.
+HARMLESS = ("idle", "application clocks", "software power cap")
 
 
 @dataclass(frozen=True)
@@ -116,18 +117,13 @@ def doubts(samples: Sequence[float], states: Sequence[Mapping[str, Any]] = ()) -
 def doubted(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
     """Return the rows of a recording that should be doubted, each with the first reason.
 
-    A row has ``seconds``, its samples, and ``sm_clock_mhz`` and ``throttle_reasons`` right after them. NVML names a
-    power limit also where it took one step of the clock; here it counts only if the clock is lower than the highest of
-    all rows by more than is allowed of it. Rows of fewer than 6 samples are left out.
+    A row has ``seconds``, its samples, and ``sm_clock_mhz`` and ``throttle_reasons`` right after them; its clock is
+    compared with the highest of all rows. Rows of fewer than 6 samples are left out.
     """
     enough = [row for row in rows if isinstance(row.get("seconds"), list) and len(row["seconds"]) >= 6]
     highest = max((row.get("sm_clock_mhz") or 0 for row in enough), default=0)
-    found = []
-    for row in enough:
-        slow = (row.get("sm_clock_mhz") or highest) < (1 - LARGEST_CLOCK_CHANGE) * highest
-        states = [{"sm_clock_mhz": highest}, row] if slow else []
-        found += [(row, doubt) for doubt in doubts(row["seconds"], states)[:1]]
-    return found
+    fastest = {"sm_clock_mhz": highest}
+    return [(row, doubt) for row in enough for doubt in doubts(row["seconds"], [fastest, row])[:1]]
 
 
 def drift(samples: Sequence[float]) -> float:
@@ -145,5 +141,5 @@ def _doubts_of_clocks(states: Sequence[Mapping[str, Any]]) -> list[str]:
         found.append(f"the clock was held down ({', '.join(sorted(reasons))})")
     clocks = [state["sm_clock_mhz"] for state in states if state.get("sm_clock_mhz")]
     if clocks and max(clocks) > min(clocks) * (1 + LARGEST_CLOCK_CHANGE):
-        found.append(f"the SM clock went from {clocks[0]} to {clocks[-1]} MHz")
+        found.append(f"the SM clock was between {min(clocks)} and {max(clocks)} MHz")
     return found

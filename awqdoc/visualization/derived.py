@@ -12,12 +12,18 @@ from awqdoc.kernels.floors import FLOORS
 from awqdoc.profiling import summarize
 from awqdoc.recordings import Recording
 from awqdoc.visualization.prediction import predicted_seconds
-from awqdoc.visualization.roofline import has_floors, measured_roofs
+from awqdoc.visualization.roofline import Roofs, has_floors, measured_roofs
 from awqdoc.visualization.style import si
 from awqdoc.visualization.sweep import problem, speedups, timed
 from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
+# The columns of the CSV: the same whether or not something was skipped or has no floors.
+COLUMNS = (
+    "shape", "group_size", "m", "backend", "samples", "median_us", "q1_us", "q3_us", "min_us", "max_us", "tokens_per_s",
+    "tflops", "useful_gb_per_s", "speedup_over_fp16", "memory_saved", "share_of_roofline", "relative_error", "skipped",
+    "sm_clock_mhz", "power_w", "throttle_reasons", "origin", "gpu", "date", "commit",
+)  # fmt: skip
 
 
 def results(recording: Recording) -> list[Row]:
@@ -30,9 +36,7 @@ def results(recording: Recording) -> list[Row]:
     sweep allow, over the median. ``relative_error`` (Frobenius norm) is against a float32 product of the same
     dequantized weight. Floors have the rate at which they read or compute, and none of what compares backends.
     """
-    # On a CPU an FP16 product is emulated, and no roof.
-    on_gpu = recording.provenance.get("device") != "cpu"
-    roofs = measured_roofs(recording) if on_gpu and has_floors(recording) else None
+    roofs = _roofs(recording)
     found = []
     for row in recording.rows:
         result: Row = {key: row.get(key) for key in ("shape", "group_size", "m", "backend")}
@@ -66,12 +70,18 @@ def results(recording: Recording) -> list[Row]:
     return found
 
 
+def _roofs(recording: Recording) -> Roofs | None:
+    """Return the roofs that were measured in a sweep, or None: on a CPU an FP16 product is emulated, and no roof."""
+    on_gpu = recording.provenance.get("device") != "cpu"
+    return measured_roofs(recording) if on_gpu and has_floors(recording) else None
+
+
 def results_csv(recording: Recording) -> str:
     """Return `results` as CSV, each line with where it comes from: origin, gpu (or processor), date, commit."""
     source = {"origin": recording.origin, **{key: recording.provenance.get(key) for key in ("gpu", "date", "commit")}}
     rows = [{**row, **source} for row in results(recording)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: f"{cell:.6g}" if isinstance(cell, float) else cell for key, cell in row.items()})
@@ -88,14 +98,26 @@ def summary(recording: Recording, shape: str, batches: list[int] | None = None) 
             speedup, share = row["speedup_over_fp16"], row["share_of_roofline"]
             rows.append([
                 row["m"], BACKENDS[row["backend"]].title, f"{row['median_us']:.1f}", si(row["tokens_per_s"], ""),
-                f"{row['tflops']:.1f}", f"{row['useful_gb_per_s']:.0f}", "" if speedup is None else f"{speedup:.2f}",
+                _digits(row["tflops"]), _digits(row["useful_gb_per_s"]), "" if speedup is None else f"{speedup:.2f}",
                 "" if share is None else f"{share:.0%}", f"{row['memory_saved']:.0%}", f"{row['relative_error']:.0e}",
             ])  # fmt: skip
     columns = [
         "M", "backend", "µs", "tokens/s", "TFLOP/s", "useful GB/s", "speed-up", "of the roofline", "memory saved",
         "kernel error",
     ]  # fmt: skip
-    return Table(columns, rows, recording, title=f"{shape} (N x K), medians")
+    roofs = _roofs(recording)
+    measured = (
+        f"; roofs {si(roofs.bandwidth, 'B/s')} ({FLOORS[roofs.floor].title}) and {si(roofs.peak, 'FLOP/s')} "
+        f"({FLOORS['matmul'].title})"
+        if roofs
+        else ""
+    )
+    return Table(columns, rows, recording, title=f"{shape} (N x K), medians{measured}")
+
+
+def _digits(rate: float) -> str:
+    """Return three digits or more, without an exponent: on a CPU rates are thousandths of a GPU's."""
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def gpus_table(sweep: Recording, published: list[Recording], shape: str) -> Table:
@@ -103,7 +125,8 @@ def gpus_table(sweep: Recording, published: list[Recording], shape: str) -> Tabl
     holding = [sweep]
     for other in published:
         known = [one.provenance["gpu"] for one in holding]
-        if shape in other.parameters["shape"] and other.provenance["gpu"] not in known:
+        common = set(sweep.parameters["m"]) & {row["m"] for row in timed(other, "fp16", shape)}
+        if common and other.provenance["gpu"] not in known:
             holding.append(other)
     rows = []
     for m in sweep.parameters["m"]:
