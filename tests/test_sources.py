@@ -110,7 +110,6 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
 
 def forget() -> None:
     sources.source_hash.cache_clear()
-    sources.former_hash.cache_clear()
     sources._module.cache_clear()
 
 
@@ -176,18 +175,3 @@ def test_sweep_depends_on_what_it_runs_and_on_nothing_that_shows_it() -> None:
         "awqdoc.script",
     )
     assert not [name for name in found if name.startswith(hidden)]
-
-
-def test_a_module_that_moved_unchanged_makes_nothing_stale_and_a_changed_one_does(
-    mini: Edit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = sources.source_hash("mini-sweep")
-    key = next(name for name in sources.definitions("awqdoc.experiments.mini_sweep", "run") if "mini_sweep" not in name)
-    module = key.rpartition(".")[0]
-    monkeypatch.setattr(sources, "MOVED", {module: "awqdoc.elsewhere"})
-    sources.former_hash.cache_clear()
-    elsewhere = sources.former_hash("mini-sweep")
-    assert elsewhere != before
-    assert not Recording("mini-sweep", {}, {"sources": elsewhere}, []).stale
-    mini(*HARMFUL["callee"])
-    assert Recording("mini-sweep", {}, {"sources": elsewhere}, []).stale

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from awqdoc.errors import AwqdocError
-from awqdoc.recordings.sources import former_hash, source_hash
+from awqdoc.recordings.sources import source_hash
 
 SCHEMA = 1
 FOLDER = Path(__file__).parent
@@ -57,7 +57,7 @@ class Recording:
     @cached_property
     def stale(self) -> bool:
         """Whether the code that this experiment depends on has changed since it ran."""
-        return self.provenance["sources"] not in (source_hash(self.experiment), former_hash(self.experiment))
+        return self.provenance["sources"] != source_hash(self.experiment)
 
     @property
     def label(self) -> str:

@@ -19,31 +19,15 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 # Below these nothing is measured: what a user is told may be reworded without making a recording stale.
 IGNORED = ("awqdoc.errors", "awqdoc.recordings")
-# Modules that moved with their code unchanged, and where they were: what was recorded before holds still.
-MOVED = {"awqdoc.nvml": "awqdoc.gpu.nvml"}
 
 
 @cache
 def source_hash(experiment: str) -> str:
     """Hash the code that an experiment's ``run`` depends on; ``sha256:none`` if there is no such experiment."""
-    return _hash(experiment, {})
-
-
-@cache
-def former_hash(experiment: str) -> str:
-    """Return what `source_hash` was of the same code before its modules moved."""
-    return _hash(experiment, MOVED)
-
-
-def _hash(experiment: str, names: dict[str, str]) -> str:
     module = "awqdoc.experiments." + experiment.replace("-", "_")
     if _file(module) is None:
         return "sha256:none"
-    found = {}
-    for key, value in definitions(module, "run").items():
-        where, _, name = key.rpartition(".")
-        found[f"{names.get(where, where)}.{name}"] = value
-    text = "\n".join(f"{key} {value}" for key, value in sorted(found.items()))
+    text = "\n".join(f"{key} {value}" for key, value in sorted(definitions(module, "run").items()))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -164,7 +164,10 @@ def plot_agreement(recording: Recording) -> Figure:
     )
     axes.tick_params(axis="y", labelsize=8)
     axes.set_ylim(len(works) - 0.5, -0.5)
-    axes.set_xlabel("times Nsight Compute's duration")
+    axes.set_xscale("log")
+    axes.set_xticks([0.7, 1, 1.5, 2, 3, 5], ["0.7", "1", "1.5", "2", "3", "5"])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("times Nsight Compute's duration (log)")
     legend(axes)
     told = "; ".join(
         f"{work_title(work)}: "
