@@ -27,8 +27,20 @@ def source_hash(experiment: str) -> str:
     module = "awqdoc.experiments." + experiment.replace("-", "_")
     if _file(module) is None:
         return "sha256:none"
-    text = "\n".join(f"{key} {value}" for key, value in sorted(definitions(module, "run").items()))
+    found = definitions(module, "run")
+    if any(key.startswith("awqdoc.compile.") for key in found):
+        found |= _cuda_sources()
+    text = "\n".join(f"{key} {value}" for key, value in sorted(found.items()))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _cuda_sources() -> dict[str, str]:
+    """Return file -> code of our CUDA sources, all of them: without comments, spaces alike."""
+    folder = PACKAGE / "kernels" / "cuda"
+    return {
+        path.name: " ".join(re.sub("//.*", "", path.read_text(encoding="utf-8")).split())
+        for path in sorted(folder.glob("*.cu*"))
+    }
 
 
 def definitions(module: str, name: str) -> dict[str, str]:

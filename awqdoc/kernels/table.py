@@ -1,0 +1,86 @@
+"""The whole table: the backends of the first sweep, our ladder in CUDA C++, and what each of them asks for."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict, dataclass, replace
+
+from awqdoc.formats import Problem
+from awqdoc.kernels import BACKENDS, Backend
+from awqdoc.kernels import why_not as why_not_backend
+
+
+@dataclass(frozen=True)
+class Kernel(Backend):
+    """A backend, and what else may keep it from a problem.
+
+    Attributes
+    ----------
+    most_tokens : int
+        Largest M that it takes; 0: any.
+    newest : tuple of int or None
+        Highest major compute capability that has its instructions; None: no limit.
+    """
+
+    most_tokens: int = 0
+    newest: int | None = None
+
+
+_CUDA = ("cuda.core",)
+_LADDER = (
+    Kernel(
+        "cuda_dequantize", "Step 1: dequantize, then matmul", "awqdoc.kernels.ladder.dequantize", bits=4, needs=_CUDA,
+    ),
+    Kernel(
+        "cuda_fused", "Step 2: fused, CUDA cores", "awqdoc.kernels.ladder.fused", bits=4, needs=_CUDA,
+        group_sizes=(32, 64, 128), most_tokens=32,
+    ),
+    Kernel("cuda_tensor_cores", "Step 3: tensor cores", "awqdoc.kernels.ladder.tensor_cores", bits=4),
+    Kernel("cuda_pipeline", "Step 4: pipeline", "awqdoc.kernels.ladder.pipeline", bits=4),
+    Kernel("cuda_stripes", "Step 5: stripes", "awqdoc.kernels.ladder.stripes", bits=4),
+    Kernel(
+        "cuda_warpgroups", "Step 6: warpgroups (Hopper)", "awqdoc.kernels.ladder.warpgroups", bits=4,
+        capability=(9, 0), newest=9, n_multiple=256,
+    ),
+    Kernel(
+        "cuda_small_batch", "Step 7: few tokens (Hopper)", "awqdoc.kernels.ladder.small_batch", bits=4,
+        capability=(9, 0), most_tokens=32,
+    ),
+    Kernel(
+        "cuda_overlapped", "Step 8: overlapped launches (Hopper)", "awqdoc.kernels.ladder.overlapped", bits=4,
+        capability=(9, 0), newest=9, n_multiple=256,
+    ),
+)  # fmt: skip
+
+
+def _on_records(kernel: Kernel) -> Kernel:
+    """Add what the format of steps 3 to 8 asks for: tiles of 128 x 128."""
+    multiple = max(128, kernel.n_multiple)
+    return replace(kernel, needs=_CUDA, k_multiple=128, n_multiple=multiple, group_sizes=(32, 64, 128))
+
+
+KERNELS = {name: Kernel(**asdict(backend)) for name, backend in BACKENDS.items()} | {
+    kernel.name: kernel if kernel.needs else _on_records(kernel) for kernel in _LADDER
+}
+"""Name -> row."""
+LADDER = tuple(kernel.name for kernel in _LADDER)
+"""The names of our steps, in order."""
+
+
+def why_not(kernel: Kernel, problem: Problem, capability: tuple[int, int] | None) -> str | None:
+    """Say why a kernel cannot take a problem on a GPU of a compute capability (None: a CPU), or return None."""
+    if capability is not None and kernel.needs == _CUDA and not _has_cuda_core():
+        return "cuda-core is not installed (pip install awqdoc[cuda])"
+    reason = why_not_backend(replace(kernel, needs=()) if kernel.needs == _CUDA else kernel, problem, capability)
+    if reason is not None or capability is None:
+        return reason
+    if kernel.newest is not None and capability[0] > kernel.newest:
+        found = "{}.{}".format(*capability)
+        return f"its instructions are those of compute capability {kernel.newest}.x only; this GPU has {found}"
+    if kernel.most_tokens and problem.m > kernel.most_tokens:
+        return f"it takes up to {kernel.most_tokens} tokens; M is {problem.m}"
+    return None
+
+
+def _has_cuda_core() -> bool:
+    return importlib.util.find_spec("cuda") is not None and importlib.util.find_spec("cuda.core") is not None
