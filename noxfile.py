@@ -58,7 +58,7 @@ def install(session: nox.Session, group: str, *extras: str, pins: str = "constra
 
 def docs_environment(session: nox.Session, group: str = "docs") -> None:
     """Install what the site is built with; on a GPU machine also the kernels that are measured beside ours."""
-    install(session, group, *(["peers"] if has_gpu() else []))
+    install(session, group, *(["peers", "cuda"] if has_gpu() else []))
     # session.env overrules what the caller set, so it is asked first.
     session.env["AWQDOC_RESULTS"] = os.environ.get("AWQDOC_RESULTS") or str(ROOT / "docs" / "_build" / "measured")
 
@@ -76,7 +76,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that need no GPU. Arguments go to pytest: `-- -k packing`, `-- -m slow`."""
-    install(session, "tests", "peers")
+    install(session, "tests", "peers", "cuda")
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -116,14 +116,14 @@ def docs_live(session: nox.Session) -> None:
 @nox.session(default=False)
 def record(session: nox.Session) -> None:
     """Measure experiments on this GPU and store the recordings: `-- --all`, `-- batch-sweep`."""
-    install(session, "docs", "peers")
+    install(session, "docs", "peers", "cuda")
     session.run("python", "-m", "awqdoc", "record", *session.posargs)
 
 
 @nox.session(name="tests-gpu", default=False)
 def tests_gpu(session: nox.Session) -> None:
     """Run the tests that need an NVIDIA GPU."""
-    install(session, "tests", "peers")
+    install(session, "tests", "peers", "cuda")
     session.run("python", "-m", "pytest", "-m", "gpu", *session.posargs)
 
 
@@ -139,7 +139,7 @@ def lock(session: nox.Session) -> None:
     """Write the pins anew: constraints.txt for all groups, constraints-interop.txt for gptqmodel."""
     hold = PYPROJECT["tool"]["awqdoc"]["lock"]["hold"]
     everything = nox.project.dependency_groups(PYPROJECT, "docs-live", "tests", "browser", "lint")
-    resolve(session, "constraints.txt", [".[peers]", *everything, *hold])
+    resolve(session, "constraints.txt", [".[peers,cuda]", *everything, *hold])
     resolve(session, "constraints-interop.txt", [".", *nox.project.dependency_groups(PYPROJECT, "interop"), *hold])
 
 

@@ -10,13 +10,14 @@ from awqdoc import gpu
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import EXPERIMENTS
 from awqdoc.formats import Problem
-from awqdoc.kernels import BACKENDS, why_not
+from awqdoc.kernels.table import KERNELS, why_not
 from awqdoc.recordings import find
 
 # Package -> what it is needed for here, and how to get it.
 PACKAGES = {
     "torch": ("everything that is measured", "pip install torch"),
     "triton": ("our Triton kernels and AutoAWQ's", "pip install triton (Linux)"),
+    "cuda-core": ("our CUDA kernels", "pip install awqdoc[cuda]"),
     "autoawq": ("AutoAWQ's kernels, shown beside ours", "pip install autoawq==0.2.9 (Linux)"),
     "nvidia-ml-py": ("the device report, clocks and power", "pip install nvidia-ml-py"),
     "matplotlib": ("figures", "pip install matplotlib"),
@@ -37,9 +38,9 @@ def main(options: argparse.Namespace) -> int:
     print(f"  {gpu.suitable()}: measurements are made here" if lack is None else f"  none to measure with: {lack}")
     print("\nBackends, for a 4096 x 4096 layer at batch size 1")
     capability = None if lack else gpu.capability("cuda")
-    for backend in BACKENDS.values():
+    for backend in KERNELS.values():
         reason = why_not(backend, Problem(1, 4096, 4096), capability)
-        print(f"  {backend.name:<14} {reason or 'runs here'}")
+        print(f"  {backend.name:<17} {reason or 'runs here'}")
     print("\nExperiments")
     for experiment in EXPERIMENTS.values():
         try:

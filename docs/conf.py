@@ -81,7 +81,9 @@ myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"
 myst_heading_anchors = 3
 
 # The API reference.
-autodoc_mock_imports = [name for name in ("awq", "triton") if importlib.util.find_spec(name) is None]
+# What an adapter imports, and a machine without a GPU may lack.
+_PEERS = ("awq", "awq_ext", "awq_inference_engine", "cuda", "gemlite", "gptqmodel", "marlin", "triton")
+autodoc_mock_imports = [name for name in _PEERS if importlib.util.find_spec(name) is None]
 autosummary_generate = ["api/index.md"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -39,6 +39,17 @@ from awqdoc.visualization.derived import gpus_table, results, results_csv, summa
 from awqdoc.visualization.fragments import lane_elements, plot_fragments
 from awqdoc.visualization.helper import VisualizationHelper, plot_weight_distribution
 from awqdoc.visualization.hierarchy import device_table, plot_hierarchy
+from awqdoc.visualization.ladder import (
+    distance_table,
+    kernel_rows,
+    kernel_times,
+    ladder_table,
+    lead,
+    lead_table,
+    over,
+    plot_kernels,
+    plot_ladder,
+)
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
 from awqdoc.visualization.measuring import (
     WAYS,
@@ -124,13 +135,19 @@ __all__ = [
     "data_sheet",
     "describe",
     "device_table",
+    "distance_table",
     "distances",
     "forms_table",
     "gpus_table",
     "has_floors",
+    "kernel_rows",
+    "kernel_times",
     "kl_removed",
+    "ladder_table",
     "lane_elements",
     "layers_table",
+    "lead",
+    "lead_table",
     "mean_losses",
     "mean_threshold",
     "measured_roofs",
@@ -141,6 +158,7 @@ __all__ = [
     "near_ties",
     "new_figure",
     "order_table",
+    "over",
     "packing_table",
     "packing_times",
     "paired_difference",
@@ -160,7 +178,9 @@ __all__ = [
     "plot_fragments",
     "plot_group",
     "plot_hierarchy",
+    "plot_kernels",
     "plot_kl_by_bits",
+    "plot_ladder",
     "plot_latency",
     "plot_mistakes",
     "plot_moves",

@@ -1,0 +1,280 @@
+"""The ladder of CUDA kernels: its format against the PTX manual's fragments, its sources, its schedule, its results."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awqdoc import compile
+from awqdoc.formats import Problem, QuantizedWeight
+from awqdoc.kernels.ladder import records
+from awqdoc.kernels.ladder.schedule import helpers, stripe, stripes
+from awqdoc.kernels.table import KERNELS, LADDER, why_not
+from awqdoc.quantize import round_to_nearest
+
+RECORDS = {"GROUP": 128, "ZEROS": 1}
+
+
+def weight(k: int, n: int, group_size: int, zero_points: bool = True, device: str = "cpu") -> QuantizedWeight:
+    found = round_to_nearest(torch.randn(k, n, device=device) * 0.02, group_size)
+    return found if zero_points else QuantizedWeight(found.codes, found.scales, None, group_size)
+
+
+# The format.
+
+
+def fragment(record: np.ndarray, tile: int, step: int, group_size: int, zero_points: bool) -> np.ndarray:
+    """The left fragment of a 16 x 16 tile, codes less zero points: float16 [lane, register, half], by the bit trick."""
+    words = record[: records.CODE_BYTES].view(np.uint32).reshape(8, 2, 32, 4)[tile, step // 4, :, step % 4]
+    groups = 128 // group_size
+    zeros = record[records.CODE_BYTES + 256 * groups :].reshape(groups, 8, 8) if zero_points else None
+    pair = zeros[step * 16 // group_size, tile].repeat(4) if zeros is not None else np.full(32, 0x88, np.uint8)
+    low, high = (pair & 15).astype(np.float16) + np.float16(1024), (pair >> 4).astype(np.float16) + np.float16(64)
+    registers = []
+    for shift in (0, 8):
+        word = words >> np.uint32(shift)
+        for mask, magic, constant in ((0x000F000F, 0x64006400, low), (0x00F000F0, 0x54005400, high)):
+            halves = ((word & np.uint32(mask)) | np.uint32(magic)).view(np.float16).reshape(32, 2)
+            registers.append(halves - constant[:, None])
+    return np.stack(registers, axis=1)
+
+
+def spread(found: np.ndarray) -> np.ndarray:
+    """Put the left fragment of mma.m16n8k16 together as the PTX manual draws it: [row, k]."""
+    whole = np.full((16, 16), np.nan, np.float32)
+    for lane in range(32):
+        for register in range(4):
+            for half in range(2):
+                row = lane // 4 + 8 * (register % 2)
+                k = lane % 4 * 2 + half + 8 * (register // 2)
+                whole[row, k] = found[lane, register, half]
+    return whole
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    tiles=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    group_size=st.sampled_from([32, 64, 128]),
+    zero_points=st.booleans(),
+    place=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    seed=st.integers(0, 1000),
+)
+def test_a_record_holds_the_fragments_of_the_ptx_manual(
+    tiles: tuple[int, int], group_size: int, zero_points: bool, place: tuple[int, int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    n, k = tiles[0] * 128, tiles[1] * 128
+    packed = weight(k, n, group_size, zero_points)
+    found = records.prepare(packed)["records"].numpy()
+    tile, step = place
+    zeros = 8 if packed.zeros is None else packed.zeros.repeat_interleave(group_size, 0).short()
+    wanted = (packed.codes.short() - zeros).numpy()
+    for row in range(tiles[0]):
+        for column in range(tiles[1]):
+            part = wanted[column * 128 + step * 16 :, row * 128 + tile * 16 :][:16, :16].T
+            got = spread(fragment(found[row, column], tile, step, group_size, zero_points))
+            np.testing.assert_array_equal(got, part)
+
+
+def test_scales_lie_as_pairs_of_row_and_row_8_further() -> None:
+    packed = weight(256, 128, 64)
+    stored = records.prepare(packed)["records"][0, 1].numpy()  # k 128 to 255: groups 2 and 3
+    scales = stored[records.CODE_BYTES :][: 2 * 256].view(np.float16).reshape(2, 8, 8, 2)
+    for group, tile, row, half in ((0, 0, 0, 0), (1, 3, 5, 1), (0, 7, 7, 1)):
+        assert scales[group, tile, row, half] == packed.scales[2 + group, tile * 16 + row + 8 * half]
+
+
+def test_one_group_for_all_of_k_is_stored_with_each_record() -> None:
+    single = weight(384, 128, 384)
+    repeated = QuantizedWeight(single.codes, single.scales.expand(3, -1), single.zeros.expand(3, -1), 128)  # type: ignore[union-attr]
+    assert torch.equal(records.prepare(single)["records"], records.prepare(repeated)["records"])
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+@pytest.mark.parametrize("zero_points", [True, False])
+def test_sizes_are_read_off_the_records(group_size: int, zero_points: bool) -> None:
+    found = records.sizes(records.prepare(weight(256, 384, group_size, zero_points)))
+    assert found == (384, 256, group_size, zero_points)
+
+
+def test_records_take_no_more_than_awqs_format() -> None:
+    packed = weight(1024, 512, 128)
+    size = records.prepare(packed)["records"].nbytes
+    assert size == Problem(1, 512, 1024).weight_bytes(4)
+
+
+# The sources.
+
+BUILDS = [
+    *(("dequantize.cu", arch, {}) for arch in ("sm_80", "sm_90a")),
+    *(("fused.cu", arch, {"TOKENS": 4, "GROUP": 128}) for arch in ("sm_80", "sm_90a")),
+    *(("tensor_cores.cu", arch, {"TOKENS": 8, **RECORDS}) for arch in ("sm_80", "sm_90a")),
+    *(("pipeline.cu", arch, {"TOKENS": 16, "STAGES": 8, **RECORDS}) for arch in ("sm_80", "sm_90a")),
+    *(("stripes.cu", arch, {"TOKENS": 16, "STAGES": 8, **RECORDS}) for arch in ("sm_80", "sm_90a")),
+    ("stripes.cu", "sm_90a", {"TOKENS": 64, "STAGES": 6, **RECORDS}),
+    *(("stripes.cu", "sm_90a", {"TOKENS": 8, "STAGES": 8, "GROUP": g, "ZEROS": z}) for g, z in ((32, 1), (64, 0))),
+    *(("small_batch.cu", "sm_90a", {"TOKENS": t, "STAGES": 8, **RECORDS}) for t in (8, 16, 24, 32)),
+    *(("warpgroups.cu", "sm_90a", {"TOKENS": t, "STAGES": 4, **RECORDS}) for t in (32, 64, 96, 128)),
+]
+triton_tools = pytest.mark.skipif(
+    not any(Path(p).exists() for p in [str(Path(torch.__file__).parents[1] / "triton/backends/nvidia/bin/nvdisasm")]),
+    reason="nvdisasm comes with triton, a package for Linux",
+)
+
+
+def disassembly(code: bytes, folder: Path) -> str:
+    (folder / "kernel.cubin").write_bytes(code)
+    program = Path(torch.__file__).parents[1] / "triton/backends/nvidia/bin/nvdisasm"
+    done = subprocess.run([program, "-c", folder / "kernel.cubin"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def instructions(sass: str) -> Counter[str]:
+    found = re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d+ )?([A-Z0-9]+)", sass, re.MULTILINE)
+    return Counter(found)
+
+
+def unwritten_descriptors(sass: str) -> set[str]:
+    """Uniform registers that an instruction takes a cache policy from, and that none writes."""
+    used = set(re.findall(r"desc\[(UR\d+)\]", sass))
+    written = {
+        f"UR{int(first) + more}" for first in re.findall(r"\b[A-Z0-9.]+ (?:UP\d, )?UR(\d+),", sass) for more in (0, 1)
+    }
+    return used - written
+
+
+@triton_tools
+@pytest.mark.parametrize(
+    ("file", "arch", "defines"), BUILDS, ids=lambda v: "-".join(map(str, v.values())) if isinstance(v, dict) else v
+)
+def test_every_source_compiles_for_its_architectures(
+    file: str, arch: str, defines: dict[str, int], tmp_path: Path
+) -> None:
+    sass = disassembly(compile.cubin(file, arch, **defines).code, tmp_path)
+    found = instructions(sass)
+    wanted = {"warpgroups.cu": "HGMMA", "dequantize.cu": "STG", "fused.cu": "FFMA"}.get(file, "HMMA")
+    assert found[wanted] > 0
+    assert found["LDL"] + found["STL"] == 0, "registers are spilled to local memory"
+    assert not unwritten_descriptors(sass)
+
+
+@triton_tools
+def test_the_cache_hint_that_steps_4_and_5_leave_out_on_hopper_is_compiled_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(compile.SOURCES, tmp_path / "cuda")
+    ring = folder / "ring.cuh"
+    text = ring.read_text()
+    assert "__CUDA_ARCH__ >= 900" in text
+    ring.write_text(text.replace("__CUDA_ARCH__ >= 900", "0"))
+    monkeypatch.setattr(compile, "SOURCES", folder)
+    compile.cubin.cache_clear()
+    code = compile.cubin("pipeline.cu", "sm_90a", TOKENS=8, STAGES=8, **RECORDS).code
+    compile.cubin.cache_clear()
+    assert unwritten_descriptors(disassembly(code, tmp_path))
+
+
+# The schedule.
+
+
+@given(per_tile=st.integers(1, 40), tiles=st.integers(1, 40), blocks=st.integers(1, 200))
+def test_stripes_cover_every_record_once_and_each_tile_is_stored_by_one(per_tile: int, tiles: int, blocks: int) -> None:
+    records_in_all = per_tile * tiles
+    blocks = min(blocks, records_in_all)
+    parts = stripes(records_in_all, per_tile, blocks)
+    assert [part.begin for part in parts] == [0, *(part.end for part in parts[:-1])]
+    assert parts[-1].end == records_in_all
+    assert {part.block for part in parts} == set(range(blocks))
+    sizes = [stripe(records_in_all, b + 1, blocks) - stripe(records_in_all, b, blocks) for b in range(blocks)]
+    assert max(sizes) - min(sizes) <= 1
+    for tile in range(tiles):
+        mine = [part for part in parts if part.tile == tile]
+        assert [part.role for part in mine] in (["whole"], ["adds", *["leaves"] * (len(mine) - 1)])
+        if mine[0].role == "adds":
+            # They follow the block that waits for them, and it knows how many they are.
+            assert [part.block for part in mine] == [mine[0].block + i for i in range(len(mine))]
+            assert helpers(records_in_all, per_tile, blocks, mine[0].block) == len(mine) - 1
+            # Each leaves before it can wait for anybody: its part of this tile is its first.
+            assert all(part == next(p for p in parts if p.block == part.block) for part in mine[1:])
+
+
+# The table.
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "capability", "reason"),
+    [
+        ("cuda_small_batch", Problem(33, 4096, 4096), (9, 0), "it takes up to 32 tokens; M is 33"),
+        ("cuda_warpgroups", Problem(64, 4096, 4096), (10, 0), "compute capability 9.x only; this GPU has 10.0"),
+        ("cuda_warpgroups", Problem(64, 128, 4096), (9, 0), "multiples of 128 and 256; they are 4096 and 128"),
+        ("cuda_stripes", Problem(1, 4096, 4096, 16), (9, 0), "the group size must be 32, 64, 128; it is 16"),
+        ("cuda_stripes", Problem(1, 4096, 4096), (7, 5), "it needs compute capability 8.0; this GPU has 7.5"),
+        ("cuda_stripes", Problem(1, 4096, 4096), None, "it needs an NVIDIA GPU"),
+    ],
+)
+def test_a_step_says_why_it_cannot_take_a_problem(
+    name: str, problem: Problem, capability: tuple[int, int] | None, reason: str
+) -> None:
+    assert reason in str(why_not(KERNELS[name], problem, capability))
+
+
+def test_steps_without_cuda_core_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    reason = why_not(KERNELS["cuda_stripes"], Problem(1, 4096, 4096), (9, 0))
+    assert reason == "cuda-core is not installed (pip install awqdoc[cuda])"
+
+
+# On a GPU.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("zero_points", [True, False])
+@pytest.mark.parametrize(
+    ("n", "k", "group_size"), [(512, 1024, 128), (1280, 640, 64), (256, 3584, 32), (4096, 4096, 128)]
+)
+def test_a_step_agrees_with_float32_and_with_itself(
+    name: str, zero_points: bool, n: int, k: int, group_size: int
+) -> None:
+    packed = weight(k, n, group_size, zero_points, "cuda")
+    step = import_module(KERNELS[name].module)
+    prepared = step.prepare(packed)
+    for m in (1, 2, 7, 16, 17, 32, 33, 64, 100, 129):
+        if why_not(KERNELS[name], Problem(m, n, k, group_size), torch.cuda.get_device_capability()):
+            continue
+        x = torch.randn(m, k, device="cuda").half()
+        poison = torch.full((m, n), float("nan"), dtype=torch.float16, device="cuda")
+        del poison  # the allocator gives the same bytes to the result
+        found = step.matmul(x, prepared)
+        wanted = x.float() @ packed.dequantize().float()
+        assert float((found.float() - wanted).norm() / wanted.norm()) < 1e-3, m
+        assert all(torch.equal(found, step.matmul(x, prepared)) for _ in range(40)), m
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LADDER)
+def test_a_step_can_be_captured_and_replayed_on_new_data(name: str) -> None:
+    packed = weight(1024, 1280, 128, device="cuda")
+    step = import_module(KERNELS[name].module)
+    if why_not(KERNELS[name], Problem(16, 1280, 1024), torch.cuda.get_device_capability()):
+        pytest.skip("this GPU lacks its instructions")
+    prepared, x = step.prepare(packed), torch.randn(16, 1024, device="cuda").half()
+    step.matmul(x, prepared)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = [step.matmul(x, prepared) for _ in range(3)]
+    for _ in range(5):
+        x.copy_(torch.randn(16, 1024, device="cuda"))
+        graph.replay()
+        wanted = x.float() @ packed.dequantize().float()
+        assert all(float((y.float() - wanted).norm() / wanted.norm()) < 1e-3 for y in results)
