@@ -34,6 +34,7 @@ from awqdoc.visualization.clipping import (
 )
 from awqdoc.visualization.comparison import plot_performance_comparison
 from awqdoc.visualization.conversion import moves, plot_moves
+from awqdoc.visualization.cutting import busy, cutting_table, plot_stripes
 from awqdoc.visualization.dequantization import forms_table, plot_forms
 from awqdoc.visualization.derived import gpus_table, results, results_csv, summary
 from awqdoc.visualization.fragments import lane_elements, plot_fragments
@@ -105,6 +106,7 @@ from awqdoc.visualization.side_by_side import (
 from awqdoc.visualization.style import PALETTE, Display, Here, describe, new_figure, to_svg
 from awqdoc.visualization.sweep import layers_table, plot_latency, plot_speedup, speedups, timed
 from awqdoc.visualization.tables import Table
+from awqdoc.visualization.tile import owners, plot_owners, plot_pipeline, plot_record, plot_stores
 from awqdoc.visualization.training import plot_training, training_result, training_table
 from awqdoc.visualization.whole_model import parts_table, plot_block_errors, text_columns
 from awqdoc.visualization.word_shapes import plot_word_shapes, words_held
@@ -127,11 +129,13 @@ __all__ = [
     "block_ratios",
     "block_seconds",
     "blocks_timed",
+    "busy",
     "calibration_table",
     "clipped_group",
     "clipping_gains",
     "clipping_table",
     "compared",
+    "cutting_table",
     "data_sheet",
     "describe",
     "device_table",
@@ -159,6 +163,7 @@ __all__ = [
     "new_figure",
     "order_table",
     "over",
+    "owners",
     "packing_table",
     "packing_times",
     "paired_difference",
@@ -184,9 +189,12 @@ __all__ = [
     "plot_latency",
     "plot_mistakes",
     "plot_moves",
+    "plot_owners",
     "plot_packing",
     "plot_performance_comparison",
+    "plot_pipeline",
     "plot_prediction",
+    "plot_record",
     "plot_registers",
     "plot_roofline",
     "plot_rounding",
@@ -194,6 +202,8 @@ __all__ = [
     "plot_scale_search",
     "plot_scaling",
     "plot_speedup",
+    "plot_stores",
+    "plot_stripes",
     "plot_thresholds",
     "plot_tile",
     "plot_tools",

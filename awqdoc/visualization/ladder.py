@@ -94,9 +94,7 @@ def _kind(zero_points: bool) -> str:
 @styled
 def plot_kernels(recording: Recording, shape: str, zero_points: bool = True) -> Figure:
     """Draw time over M for FP16 and the kernels of `CURVES`, with the read floor."""
-    figure, axes = new_figure(
-        f"FP16 and our kernels, {shape.replace('x', ' × ')} (N × K): time by batch size", height=4.2
-    )
+    figure, axes = new_figure(f"FP16 and our kernels on {shape.replace('x', ' × ')} (N × K)", height=4.2)
     batches = recording.parameters["m"]
     cells = {m: kernel_times(recording, shape, zero_points, m) for m in batches}
     told = []
