@@ -17,7 +17,8 @@ eight steps, each a short file, until hardly anything else is left to wait for.
 # 1. **dequantize, then matmul**: write the weight out as FP16, let cuBLAS multiply;
 # 2. **fused**: dequantize in registers and multiply there, on the CUDA cores;
 # 3. **tensor cores**: weights stored in the order in which the lanes of an ``mma`` want
-#    them, nine instructions for eight weights (``fragments.cuh``, below);
+#    them, nine instructions for eight weights (:ref:`one tile, step by step
+#    <sphx_glr_gallery_marlin_plot_20_one_tile.py>`);
 # 4. **pipeline**: asynchronous copies into shared memory, several tiles ahead;
 # 5. **stripes**: one block on each SM, an equal share of all tiles for each, partial sums
 #    added in a fixed order;
