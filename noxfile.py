@@ -134,6 +134,12 @@ def interop(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "interop", "tests/test_interop.py", *session.posargs)
 
 
+@nox.session(venv_backend="none", default=False)
+def external(session: nox.Session) -> None:
+    """Fetch Marlin, AutoAWQ and llm-awq at their pins: `-- marlin`, `-- --mirror FOLDER`. See external/README.md."""
+    session.run(sys.executable, "external/fetch.py", *session.posargs)
+
+
 @nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Write the pins anew: constraints.txt for all groups, constraints-interop.txt for gptqmodel."""

@@ -123,6 +123,7 @@ if options.verify:
 # (:ref:`sphx_glr_gallery_marlin_plot_30_ladder.py`), on a weight without zero points:
 
 timed = awqdoc.measure("kernels")
+print(timed.label)
 shape, told = "28672x4096", {}
 for tokens in timed.parameters["m"]:
     gain = 1 / vis.over(timed, shape, False, tokens, "cuda_overlapped", "fp16")
