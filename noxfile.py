@@ -131,7 +131,8 @@ def tests_gpu(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """Run the tests against gptqmodel, which pins another numpy and so has an environment of its own."""
     install(session, "interop", pins="constraints-interop.txt")
-    session.run("python", "-m", "pytest", "-m", "interop", "tests/test_interop.py", *session.posargs)
+    tests = ("tests/test_interop.py", "tests/test_interop_peers.py")
+    session.run("python", "-m", "pytest", "-m", "interop", *tests, *session.posargs)
 
 
 @nox.session(venv_backend="none", default=False)

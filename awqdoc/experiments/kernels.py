@@ -1,9 +1,11 @@
-"""How fast is every kernel, and how far from the floor? All backends and our ladder on seven shapes of Llama-3."""
+"""How fast is every kernel, and how far from the floor? Ours and other projects', on seven shapes of Llama-3."""
 
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache, partial
+import math
+from collections.abc import Sequence
+from functools import cache, lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,8 @@ from awqdoc.errors import AwqdocError
 from awqdoc.experiments import works
 from awqdoc.formats import Problem, QuantizedWeight
 from awqdoc.kernels import floors
-from awqdoc.kernels.table import KERNELS, why_not
+from awqdoc.kernels.table import KERNELS, PEERS, why_not
+from awqdoc.kernels.trial import first_line, trial
 from awqdoc.packing import pack
 from awqdoc.profiling.graphs import Call
 
@@ -34,6 +37,11 @@ ROUNDS = 12
 REPEATS = 3
 # The largest relative error (Frobenius norm, against float32) that a backend may show and still be given a time.
 LARGEST_ERROR = 1e-2
+# So many times as long as FP16 a call may take and still be timed.
+MOST_TIMES = 50
+# A sample of a slow kernel need not call it on all copies: calls of so many seconds will do. They find theirs cold too,
+# for other kernels come between two samples.
+SAMPLE_SECONDS = 0.01
 
 
 def check(shape: str, zero_points: bool, m: int) -> None:
@@ -60,25 +68,25 @@ def run(device: str, shape: str, zero_points: bool, m: int) -> list[dict[str, An
         that the layout takes), and the GPU's clocks, power and clock-event reasons right after all samples; or
         ``skipped`` with the reason. A row ``read`` for the read floor, with ``bytes``.
     """
-    problem = Problem.parse(shape, m, GROUP_SIZE)
-    x = works.activations(m, problem.k, device)
+    x = works.activations(m, Problem.parse(shape, m).k, device)
     wanted = x.float() @ _reference(shape, zero_points, device)
     rows: dict[str, dict[str, Any]] = {}
-    competitors: dict[str, list[Call]] = {}
+    competitors: dict[str, Sequence[Call]] = {}
+    single: dict[str, float] = {}
     for name in KERNELS:
         row = rows[name] = {"backend": name}
-        reason = why_not(KERNELS[name], problem, gpu.capability(device)) or _why_not_imported(name)
+        calls, reason = _calls(name, x, shape, zero_points, device)
         if reason is None:
-            copies = _copies(name, shape, zero_points, device)
-            matmul = _adapter(name).matmul
-            results = [matmul(x, copies[0]) for _ in range(REPEATS)]
+            results = [calls[0]() for _ in range(REPEATS)]
             row["error"] = float(f"{float((results[0].float() - wanted).norm() / wanted.norm()):.4g}")
-            row["prepared"] = sum(tensor.nbytes for key, tensor in copies[0].items() if key not in WORKSPACES)
-            reason = _wrong(row["error"], results)
-            competitors[name] = [partial(matmul, x, copy) for copy in copies]
-        if reason is not None:
+            row["prepared"] = _bytes(_copies(name, shape, zero_points, device)[0])
+            single[name] = _seconds(calls[-1])
+            # FP16 is the first of them all.
+            reason = _wrong(row["error"], results) or _too_slow(single[name], single["fp16"])
+        if reason is None:
+            competitors[name] = calls[: max(1, math.ceil(SAMPLE_SECONDS / single[name]))]
+        else:
             row["skipped"] = reason
-            competitors.pop(name, None)
     words = _words(shape, zero_points, device)
     rows["read"] = {"backend": "read", "bytes": words[0].nbytes}
     competitors["read"] = [partial(floors.read, part) for part in words]
@@ -89,8 +97,55 @@ def run(device: str, shape: str, zero_points: bool, m: int) -> list[dict[str, An
     return list(rows.values())
 
 
+def _calls(
+    name: str, x: torch.Tensor, shape: str, zero_points: bool, device: str
+) -> tuple[list[partial[torch.Tensor]], str | None]:
+    """Return calls of a kernel on copies of the weight, of which the first has been made once; or none, and why not."""
+    m = len(x)
+    reason = why_not(KERNELS[name], Problem.parse(shape, m, GROUP_SIZE), gpu.capability(device), zero_points)
+    if reason is None and KERNELS[name].tried:
+        reason = _verdicts(name, shape, zero_points, AXES["m"] if m in AXES["m"] else (m,))[m]
+    reason = reason or _why_not_imported(name)
+    if reason is not None:
+        return [], reason
+    try:
+        calls = [partial(_adapter(name).matmul, x, copy) for copy in _copies(name, shape, zero_points, device)]
+        calls[0]()
+    except Exception as error:
+        # Ours must not fail; and a GPU that is lost or full is no property of a peer.
+        if name not in PEERS or "CUDA error" in str(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        return [], f"it failed ({first_line(error).rstrip('.')})"
+    return calls, None
+
+
+@cache
+def _verdicts(name: str, shape: str, zero_points: bool, ms: tuple[int, ...]) -> dict[int, str | None]:
+    torch.cuda.empty_cache()  # the other process needs memory too
+    problem = Problem.parse(shape, 1, GROUP_SIZE)
+    # The largest first: Marlin as published crashes at small M on Hopper, and after two crashes the rest is given up.
+    return trial(name, problem.n, problem.k, GROUP_SIZE, zero_points, sorted(ms, reverse=True))
+
+
+def _seconds(call: Call) -> float:
+    """Time one call, which is not good for more than to tell whether, and how often, it should be timed well."""
+    before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda._sleep(1_000_000)  # meanwhile the host launches
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1000
+
+
+def _too_slow(seconds: float, fp16: float) -> str | None:
+    if seconds <= MOST_TIMES * fp16:
+        return None
+    return f"it takes {1e3 * seconds:.1f} ms for one call, {seconds / fp16:.0f} times FP16: not timed further"
+
+
 # Tensors in what `prepare` returns that are not the weight, and are shared by all weights.
-WORKSPACES = ("board", "flags", "marks")
+WORKSPACES = ("board", "flags", "marks", "workspace")
 
 
 def _wrong(error: float, results: list[torch.Tensor]) -> str | None:
@@ -105,11 +160,12 @@ def _adapter(name: str) -> ModuleType:
     return importlib.import_module(KERNELS[name].module)
 
 
+@cache
 def _why_not_imported(name: str) -> str | None:
     try:  # an installed package may still not load, as AutoAWQ beside some releases of transformers
         _adapter(name)
     except ImportError as error:
-        return f"it cannot be imported ({error})"
+        return f"it cannot be imported ({first_line(error)})"
     return None
 
 
@@ -128,8 +184,11 @@ def _reference(shape: str, zero_points: bool, device: str) -> torch.Tensor:
 @lru_cache(maxsize=len(KERNELS))
 def _copies(name: str, shape: str, zero_points: bool, device: str) -> list[dict[str, torch.Tensor]]:
     prepared: dict[str, torch.Tensor] = _adapter(name).prepare(_weight(shape, zero_points, device))
-    size = sum(tensor.nbytes for key, tensor in prepared.items() if key not in WORKSPACES)
-    return [prepared, *(_copy(prepared) for _ in range(-(-COLD_BYTES // size)))]
+    return [prepared, *(_copy(prepared) for _ in range(-(-COLD_BYTES // _bytes(prepared))))]
+
+
+def _bytes(prepared: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for key, tensor in prepared.items() if key not in WORKSPACES)
 
 
 def _copy(prepared: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

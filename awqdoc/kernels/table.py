@@ -1,4 +1,4 @@
-"""The whole table: the backends of the first sweep, our ladder in CUDA C++, and what each of them asks for."""
+"""The whole table: the backends of the first sweep, our ladder in CUDA C++, kernels of other projects, their limits."""
 
 from __future__ import annotations
 
@@ -20,20 +20,28 @@ class Kernel(Backend):
         Largest M that it takes; 0: any.
     newest : tuple of int or None
         Highest major compute capability that has its instructions; None: no limit.
+    zero_points, symmetric : bool
+        Whether it takes weights with zero points, and weights without.
+    tried : bool
+        Whether it is tried in a process of its own before it runs in this one (`awqdoc.kernels.trial`).
     """
 
     most_tokens: int = 0
     newest: int | None = None
+    zero_points: bool = True
+    symmetric: bool = True
+    tried: bool = False
 
 
 _CUDA = ("cuda.core",)
+_GROUPS = (32, 64, 128)
 _LADDER = (
     Kernel(
         "cuda_dequantize", "Step 1: dequantize, then matmul", "awqdoc.kernels.ladder.dequantize", bits=4, needs=_CUDA,
     ),
     Kernel(
         "cuda_fused", "Step 2: fused, CUDA cores", "awqdoc.kernels.ladder.fused", bits=4, needs=_CUDA,
-        group_sizes=(32, 64, 128), most_tokens=32,
+        group_sizes=_GROUPS, most_tokens=32,
     ),
     Kernel("cuda_tensor_cores", "Step 3: tensor cores", "awqdoc.kernels.ladder.tensor_cores", bits=4),
     Kernel("cuda_pipeline", "Step 4: pipeline", "awqdoc.kernels.ladder.pipeline", bits=4),
@@ -51,24 +59,72 @@ _LADDER = (
         capability=(9, 0), newest=9, n_multiple=256,
     ),
 )  # fmt: skip
+_PEERS = (
+    Kernel(
+        "marlin_ist", "Marlin (IST-DASLab)", "awqdoc.kernels.peers.marlin_ist", bits=4,
+        k_multiple=128, n_multiple=256, needs=("marlin_cuda",), group_sizes=(128,), zero_points=False, tried=True,
+    ),
+    Kernel(
+        "gptqmodel_marlin", "Marlin (vLLM, through GPTQModel)", "awqdoc.kernels.peers.gptqmodel_marlin", bits=4,
+        k_multiple=128, n_multiple=64, needs=("gptqmodel",), group_sizes=_GROUPS,
+    ),
+    Kernel(
+        "gptqmodel_machete", "Machete (vLLM, through GPTQModel)", "awqdoc.kernels.peers.gptqmodel_machete", bits=4,
+        capability=(9, 0), newest=9, k_multiple=64, n_multiple=128, needs=("gptqmodel",),
+        group_sizes=(64, 128),
+    ),
+    Kernel(
+        "gptqmodel_machete_best", "Machete, its best schedule", "awqdoc.kernels.peers.gptqmodel_machete_best", bits=4,
+        capability=(9, 0), newest=9, k_multiple=64, n_multiple=128, needs=("gptqmodel",),
+        group_sizes=(64, 128),
+    ),
+    Kernel(
+        "llm_awq", "llm-awq (CUDA)", "awqdoc.kernels.peers.awq_gemv", bits=4,
+        k_multiple=128, n_multiple=128, needs=("awq_inference_engine",), group_sizes=(128,),
+    ),
+    Kernel(
+        "awq_cuda", "AutoAWQ (CUDA GEMM)", "awqdoc.kernels.peers.awq_cuda", bits=4,
+        k_multiple=32, n_multiple=128, needs=("awq_ext",), group_sizes=_GROUPS,
+    ),
+    Kernel(
+        "tinygemm", "PyTorch's tinygemm (bfloat16)", "awqdoc.kernels.peers.tinygemm", bits=4,
+        k_multiple=128, group_sizes=_GROUPS,
+    ),
+    Kernel(
+        "gemlite", "gemlite (Triton)", "awqdoc.kernels.peers.gemlite", bits=4,
+        k_multiple=32, n_multiple=32, needs=("triton", "gemlite"), group_sizes=_GROUPS,
+    ),
+)  # fmt: skip
 
 
 def _on_records(kernel: Kernel) -> Kernel:
     """Add what the format of steps 3 to 8 asks for: tiles of 128 x 128."""
     multiple = max(128, kernel.n_multiple)
-    return replace(kernel, needs=_CUDA, k_multiple=128, n_multiple=multiple, group_sizes=(32, 64, 128))
+    return replace(kernel, needs=_CUDA, k_multiple=128, n_multiple=multiple, group_sizes=_GROUPS)
 
 
-KERNELS = {name: Kernel(**asdict(backend)) for name, backend in BACKENDS.items()} | {
-    kernel.name: kernel if kernel.needs else _on_records(kernel) for kernel in _LADDER
-}
+KERNELS = {name: Kernel(**asdict(backend)) for name, backend in BACKENDS.items()}
+KERNELS |= {kernel.name: kernel if kernel.needs else _on_records(kernel) for kernel in _LADDER}
+KERNELS |= {kernel.name: kernel for kernel in _PEERS}
 """Name -> row."""
 LADDER = tuple(kernel.name for kernel in _LADDER)
 """The names of our steps, in order."""
+PEERS = tuple(kernel.name for kernel in _PEERS)
+"""The names of other projects' kernels."""
 
 
-def why_not(kernel: Kernel, problem: Problem, capability: tuple[int, int] | None) -> str | None:
-    """Say why a kernel cannot take a problem on a GPU of a compute capability (None: a CPU), or return None."""
+def why_not(
+    kernel: Kernel, problem: Problem, capability: tuple[int, int] | None, zero_points: bool | None = None
+) -> str | None:
+    """Say why a kernel cannot take a problem, or return None if it can.
+
+    Parameters
+    ----------
+    capability : tuple or None
+        Compute capability of the GPU; None for a CPU.
+    zero_points : bool or None
+        Whether the weight has zero points; None: either kind will do.
+    """
     if capability is not None and kernel.needs == _CUDA and not _has_cuda_core():
         return "cuda-core is not installed (pip install awqdoc[cuda])"
     reason = why_not_backend(replace(kernel, needs=()) if kernel.needs == _CUDA else kernel, problem, capability)
@@ -79,6 +135,10 @@ def why_not(kernel: Kernel, problem: Problem, capability: tuple[int, int] | None
         return f"its instructions are those of compute capability {kernel.newest}.x only; this GPU has {found}"
     if kernel.most_tokens and problem.m > kernel.most_tokens:
         return f"it takes up to {kernel.most_tokens} tokens; M is {problem.m}"
+    if zero_points is True and not kernel.zero_points:
+        return "it takes symmetric weights only"
+    if zero_points is False and not kernel.symmetric:
+        return "it takes weights with zero points only"
     return None
 
 

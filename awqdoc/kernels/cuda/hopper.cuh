@@ -26,25 +26,27 @@ DEVICE void barrier_wait(u32 barrier, u32 parity) {
         "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-// Contiguous bytes to shared memory; they will not be wanted again.
-DEVICE void bulk_copy(u32 to, const void* from, int bytes, u32 barrier) {
+// What to do with lines in the L2 cache: `once`: they will not be wanted again.
+DEVICE u64 cache_policy(bool once) {
     u64 policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    if (once) asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    else asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// Contiguous bytes to shared memory.
+DEVICE void bulk_copy(u32 to, const void* from, int bytes, u32 barrier, u64 policy) {
     asm volatile(
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
         "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
         : "memory");
 }
 
-// X of one record: two panels of 64 k for TOKENS tokens, zeros beyond M, in the order of `x_place`.
-DEVICE void copy_x(u32 to, const TensorMap& x, int first_k, int first_token, u32 barrier) {
-#pragma unroll
-    for (int panel = 0; panel < 2; panel++)
-        asm volatile(
-            "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-                to + panel * TOKENS * 128),
-            "l"(&x), "r"(first_k + panel * 64), "r"(first_token), "r"(barrier)
-            : "memory");
+// A panel of X: 64 k for TOKENS tokens, zeros beyond M, in the order of `x_place`.
+DEVICE void copy_panel(u32 to, const TensorMap& x, int first_k, int first_token, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(&x), "r"(first_k), "r"(first_token), "r"(barrier)
+                 : "memory");
 }
 
 // Dynamic shared memory from an address on that the swizzle of tensor copies asks for: 1024 bytes are lost at most.

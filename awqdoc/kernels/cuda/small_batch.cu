@@ -6,42 +6,9 @@
 // all records, tile after tile, and never lets the pipe run empty between tiles.
 // Why: up to 16 tokens the time is that of the bytes, and bytes come as fast as there are requests under way.
 // What it bought: the experiment `kernels`.
-#include "hopper.cuh"
+constexpr int TOGETHER = 1;
+#include "fetch.cuh"
 #include "stripes.cuh"
-
-constexpr int STAGE = (X_BYTES + RECORD + 1023) / 1024 * 1024;
-
-// One thread fetches the records [first, last), and with each the X that it is multiplied by. The weight does not depend on
-// the kernel before this one, X does: where launches overlap, weight is on its way before X is there.
-struct Fetch {
-    const u8* weight;
-    const TensorMap& x;
-    u32 stages, full, empty;
-    int first, last, per_tile;
-
-    __device__ __forceinline__ void fetch_weight(int turn) const {
-        const u32 slot = turn % STAGES, ready = full + 8 * slot;
-        barrier_expect(ready, X_BYTES + RECORD);
-        bulk_copy(stages + slot * STAGE + X_BYTES, weight + static_cast<size_t>(first + turn) * RECORD, RECORD, ready);
-    }
-
-    __device__ __forceinline__ void fetch_x(int turn) const {
-        const u32 slot = turn % STAGES;
-        copy_x(stages + slot * STAGE, x, (first + turn) % per_tile * DEPTH, 0, full + 8 * slot);
-    }
-
-    __device__ __forceinline__ void all() const {
-        const int ahead = min(STAGES, last - first);
-        for (int turn = 0; turn < ahead; turn++) fetch_weight(turn);
-        asm volatile("griddepcontrol.wait;" ::: "memory");
-        for (int turn = 0; turn < ahead; turn++) fetch_x(turn);
-        for (int turn = ahead; turn < last - first; turn++) {
-            barrier_wait(empty + 8 * (turn % STAGES), (turn / STAGES + 1) & 1);
-            fetch_weight(turn);
-            fetch_x(turn);
-        }
-    }
-};
 
 // Multiply those of the records [begin, end) that are this team's: two teams of four warps take them in turn.
 DEVICE void consume(float (&sums)[2][TILES][4], u8* stages, u32 full, u32 empty, int begin, int end, int first) {
@@ -78,7 +45,8 @@ small_batch(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, 
     asm volatile("griddepcontrol.launch_dependents;");
 
     if (threadIdx.x >= 256) {
-        if (threadIdx.x == 256) Fetch{weight, x, shared_address(stages), full, empty, first, last, per_tile}.all();
+        const Fetch fetch{weight, x, shared_address(stages), full, empty, first, last, per_tile, 1, cache_policy(true)};
+        if (threadIdx.x == 256) fetch.all(2);
         return;
     }
     const int helpers = count_helpers(records, per_tile);

@@ -88,6 +88,14 @@ def tokens(m: int, most: int) -> int:
 
 
 @cache
+def shared_memory(device: torch.device) -> int:
+    """Return how many bytes of shared memory a block may ask for."""
+    from cuda.core import Device  # torch does not say
+
+    return int(Device(device.index).properties.max_shared_memory_per_block_optin)
+
+
+@cache
 def board(device: torch.device) -> torch.Tensor:
     """Return where blocks that share a tile leave their sums: int64 [SMs, 64 tokens, 128], zero between launches.
 

@@ -7,7 +7,7 @@ import torch
 from awqdoc import compile
 from awqdoc.formats import QuantizedWeight
 from awqdoc.kernels.ladder import records
-from awqdoc.kernels.ladder.pipeline import MOST_TOKENS, stages
+from awqdoc.kernels.ladder.pipeline import ring
 
 
 def prepare(weight: QuantizedWeight) -> dict[str, torch.Tensor]:
@@ -19,14 +19,14 @@ def matmul(x: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
     """Compute X @ W, float16 [M, N]; X float16 [M, K]. More than 64 tokens are several launches."""
     m, size = x.shape[0], records.sizes(prepared)
     y = torch.empty(m, size.n, dtype=torch.float16, device=x.device)
-    blocks = (size.blocks(prepared),)
-    for first in range(0, m, MOST_TOKENS):
-        part = x[first : first + MOST_TOKENS]
-        tokens = records.tokens(part.shape[0], MOST_TOKENS)
-        shared = stages(tokens) * records.stage_bytes(prepared, tokens)
-        kernel = compile.kernel("stripes.cu", shared, TOKENS=tokens, STAGES=stages(tokens), **size.defines)
+    most, _ = ring(m, prepared)
+    for first in range(0, m, most):
+        part = x[first : first + most]
+        tokens, stages = ring(part.shape[0], prepared)
+        shared = stages * records.stage_bytes(prepared, tokens)
+        kernel = compile.kernel("stripes.cu", shared, TOKENS=tokens, STAGES=stages, **size.defines)
         compile.launch(
-            kernel, blocks, 256, shared,
+            kernel, (size.blocks(prepared),), 256, shared,
             prepared["records"], part, y[first:], prepared["board"],
             part.shape[0], size.n, size.k,
         )  # fmt: skip
