@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> int:
     capability = None if lack else gpu.capability("cuda")
     for backend in KERNELS.values():
         reason = why_not(backend, Problem(1, 4096, 4096), capability)
-        print(f"  {backend.name:<17} {reason or 'runs here'}")
+        print(f"  {backend.name:<22} {reason or 'runs here'}")
     print("\nExperiments")
     for experiment in EXPERIMENTS.values():
         try:

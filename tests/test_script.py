@@ -29,6 +29,7 @@ COMPUTED = [path.stem for path in (ROOT / "gallery" / "packing").glob("*.py") if
 COMPUTED += ["plot_20_one_tile"]
 DEVICE = ROOT / "gallery" / "gpu" / "plot_10_device.py"
 SWEEP = ROOT / "gallery" / "profiling" / "plot_10_batch_sweep.py"
+SLOWER = ROOT / "gallery" / "marlin" / "plot_60_why_slower.py"
 FIGURES = {
     "plot_10_device": {"memory_hierarchy.png"},
     "plot_10_batch_sweep": {"latency_comparison.png", "throughput_scaling.png", "performance_results.csv"},
@@ -170,6 +171,28 @@ def test_bad_size_is_one_sentence(arguments: list[str], words: str) -> None:
     assert words in done.stderr
     assert done.stderr.endswith(".\n")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--shape", "wide"], "NxK"),
+        (["--m", "0"], "1 or more"),
+        (["--shape", "4096x100"], "K must be a multiple of the group size 128; found 100"),
+    ],
+)
+def test_a_layer_that_cannot_be_predicted_is_refused_in_one_sentence(arguments: list[str], words: str) -> None:
+    done = run(SLOWER, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("plot_60_why_slower.py: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_layer_that_nobody_measured_is_predicted() -> None:
+    done = run(SLOWER, "--shape", "5120x5120", "--m", "3")
+    assert (done.returncode, done.stdout.count("nobody measured 5120x5120 at M = 3")) == (0, 1)
+    assert "Predicted, µs: 5120x5120 (N x K), M = 3" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ _TABLE = (
     Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 3),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
     Experiment("mistakes", "How large is each mistake of measuring?", minutes=1),
-    Experiment("kernels", "How fast is every kernel, and how far from the floor?", minutes=4),
+    Experiment("kernels", "How fast is every kernel, and how far from the floor?", minutes=7),
     Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}

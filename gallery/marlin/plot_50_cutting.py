@@ -92,9 +92,10 @@ small, large = "4096x4096", "28672x4096"
 assert not published or (1.5 < gains[small] < modelled[small] and gains[large] < 1)
 
 # %%
-# So a good cut is not enough: each SM must also have enough to do while it waits. Steps 6
-# to 8 keep the stripes and give the fetching to a thread of its own
-# (:ref:`sphx_glr_gallery_marlin_plot_30_ladder.py`).
+# So a good cut is not enough: each SM must also have enough to do while it waits. Later
+# steps give the fetching to a thread of its own. Step 7 keeps the stripes. Step 6 does on
+# large layers; on small ones it gives each tile to a few blocks in equal parts, which are
+# ready together and share the adding (:ref:`sphx_glr_gallery_marlin_plot_30_ladder.py`).
 #
 # Limits
 # ------
