@@ -193,7 +193,8 @@ if clocks:
 #   curve; we have not looked.
 # - *Fused Triton* is a first attempt of ours with tile sizes from a small search. It
 #   shows what a straightforward kernel does, not what Triton can do at best.
-# - AutoAWQ's CUDA kernels (``autoawq-kernels``) are not in this table yet; nor is Marlin.
+# - AutoAWQ's CUDA kernels, Marlin and others are on a page of their own:
+#   :ref:`sphx_glr_gallery_marlin_plot_40_all_kernels.py`.
 
 figures = {"throughput_scaling": speedup, "latency_comparison": latency}
 script.show(figures, options.output_dir)
