@@ -330,8 +330,8 @@ def test_doctor_tells_what_runs_and_why_not(capsys: pytest.CaptureFixture[str]) 
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "none to measure with: this machine has no GPU" in out
-    assert "fp16              runs here" in out
-    assert "triton_fused      it needs an NVIDIA GPU" in out
+    assert "fp16 runs here" in " ".join(out.split())
+    assert "triton_fused it needs an NVIDIA GPU" in " ".join(out.split())
     for name in EXPERIMENTS:
         assert f"  {name:<14} replayed here; recorded on NVIDIA" in out
 
@@ -363,8 +363,8 @@ def test_doctor_on_a_gpu_says_that_it_measures(
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "NVIDIA Pretended: measurements are made here" in out
-    assert "triton_fused      runs here" in out
-    assert "autoawq_triton    autoawq is not installed" in out
+    assert "triton_fused runs here" in " ".join(out.split())
+    assert "autoawq_triton autoawq is not installed" in " ".join(out.split())
     assert "measured here; recorded on" in out
 
 
