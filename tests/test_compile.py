@@ -14,6 +14,7 @@ import pytest
 
 from awqdoc import compile
 from awqdoc.errors import AwqdocError
+from awqdoc.gpu import probes
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= FACTOR; }'
@@ -59,5 +60,6 @@ def test_the_wheel_brings_the_sources(tmp_path: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", tmp_path]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, tmp_path], check=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        shipped = {Path(name).name for name in wheel.namelist() if name.startswith("awqdoc/kernels/cuda/")}
-    assert shipped == {path.name for path in compile.SOURCES.iterdir()}
+        shipped = set(wheel.namelist())
+    for sources in (compile.SOURCES, probes.SOURCES):
+        assert {path.relative_to(ROOT).as_posix() for path in sources.iterdir()} <= shipped

@@ -19,6 +19,8 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 # Below these nothing is measured: what a user is told may be reworded without making a recording stale.
 IGNORED = ("awqdoc.errors", "awqdoc.recordings")
+# Modules that compile CUDA sources -> the folder of theirs.
+CUDA_SOURCES = {"awqdoc.kernels.ladder.": "kernels/cuda", "awqdoc.gpu.probes.": "gpu/cuda"}
 
 
 @cache
@@ -28,19 +30,25 @@ def source_hash(experiment: str) -> str:
     if _file(module) is None:
         return "sha256:none"
     found = definitions(module, "run")
-    if any(key.startswith("awqdoc.compile.") for key in found):
-        found |= _cuda_sources()
+    for modules, folder in CUDA_SOURCES.items():
+        if any(key.startswith(modules) for key in found):
+            found |= _cuda_sources(PACKAGE / folder)
     text = "\n".join(f"{key} {value}" for key, value in sorted(found.items()))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _cuda_sources() -> dict[str, str]:
-    """Return file -> code of our CUDA sources, all of them: without comments, spaces alike."""
-    folder = PACKAGE / "kernels" / "cuda"
-    return {
-        path.name: " ".join(re.sub("//.*", "", path.read_text(encoding="utf-8")).split())
-        for path in sorted(folder.glob("*.cu*"))
-    }
+def _cuda_sources(folder: Path) -> dict[str, str]:
+    """Return file -> code of all CUDA sources of a folder, and of what they include: without comments, spaces alike."""
+    found: dict[str, str] = {}
+    waiting = sorted(folder.glob("*.cu*"))
+    while waiting:
+        path = waiting.pop()
+        code = re.sub("//.*", "", path.read_text(encoding="utf-8"))
+        found[path.name] = " ".join(code.split())
+        for name in re.findall(r'#include "(.+)"', code):  # from this folder, or a header of the ladder
+            header = PACKAGE / "kernels" / "cuda" / name
+            waiting += [header] if header.is_file() and name not in found else []
+    return found
 
 
 def definitions(module: str, name: str) -> dict[str, str]:
