@@ -1,4 +1,4 @@
-"""The command line: what this machine can run, run it, record it, and check what was recorded."""
+"""The command line: what this machine can run, run it, record it, check what was recorded, and watch a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import awqdoc
-from awqdoc import doctor, recordings
+from awqdoc import doctor, monitor, recordings
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import EXPERIMENTS, lookup, measure, record, require_measurable, restless
 from awqdoc.recordings import Recording, Row
@@ -50,6 +50,23 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--all", action="store_true", help="all experiments")
     many.add_argument("--output", type=Path, metavar="FOLDER", default=recordings.FOLDER, help="where to store them")
     command("check", _check, "check that every recording is whole and made by the code as it is now")
+    watch = command(
+        "monitor", monitor.main, "show what GPUs are doing, and of what nvidia-smi's utilization says nothing"
+    )
+    watch.add_argument("seconds", metavar="SECONDS", nargs="?", type=float, help="how long (default: until Ctrl-C)")
+    watch.add_argument("--interval", metavar="SECONDS", type=float, default=1.0, help="between samples (default: 1)")
+    watch.add_argument(
+        "--device", metavar="INDEX", type=int, action="append", help="GPU to watch (default: 0); may be given again"
+    )
+    forms = watch.add_mutually_exclusive_group()
+    for form in ("csv", "json"):
+        forms.add_argument(
+            f"--{form}",
+            dest="form",
+            action="store_const",
+            const=form,
+            help=f"print one line of {form.upper()} a sample",
+        )
     return parser
 
 

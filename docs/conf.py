@@ -49,6 +49,7 @@ extensions = [
     "figures",
     "freshness",
     "mathml",
+    "occupancy",
     "provenance",
     "recordings_page",
     "roofline",
@@ -101,7 +102,8 @@ html_static_path = ["_static"]
 html_css_files = ["awqdoc.css"]
 html_math_renderer = "mathml"
 html_copy_source = False
-_plain = ("index", "run", "explorer", "roofline", "recordings", "glossary", "references", "acknowledgments")
+_explorers = ("explorer", "roofline", "occupancy")
+_plain = ("index", "run", *_explorers, "recordings", "glossary", "references", "acknowledgments")
 html_sidebars = {page: [] for page in _plain}
 html_theme_options = {
     "footer_start": ["copyright"],

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("doctor", "script"),
+    ("doctor", "monitor", "script"),
     ("experiments",),
     ("visualization",),
     ("models",),

@@ -26,7 +26,7 @@ GALLERY = sorted((ROOT / "gallery").glob("*/plot_*.py"))
 REPLAYED = [path for path in GALLERY if path.stem != "plot_80_whole_model"]  # that one: test_whole_model.py
 # Layouts are the same everywhere: these compute all they show.
 COMPUTED = [path.stem for path in (ROOT / "gallery" / "packing").glob("*.py") if path.stem != "plot_70_packing_speed"]
-COMPUTED += ["plot_20_one_tile"]
+COMPUTED += ["plot_20_one_tile", "plot_20_launches"]
 DEVICE = ROOT / "gallery" / "gpu" / "plot_10_device.py"
 SWEEP = ROOT / "gallery" / "profiling" / "plot_10_batch_sweep.py"
 SLOWER = ROOT / "gallery" / "marlin" / "plot_60_why_slower.py"

@@ -20,12 +20,18 @@ class DataSheet:
         "with sparsity" are twice as high.
     reported : str
         The name that NVIDIA's driver gives this GPU, and no other variant of it.
+    capability : tuple of int
+        Compute capability, major and minor.
+    sms : int
+        Streaming multiprocessors.
     """
 
     name: str
     bandwidth: float
     peak: float
     reported: str
+    capability: tuple[int, int]
+    sms: int
 
     @property
     def ridge(self) -> float:
@@ -34,12 +40,12 @@ class DataSheet:
 
 
 DATA_SHEETS = (
-    DataSheet("T4", 320e9, 65e12, "Tesla T4"),
-    DataSheet("A10", 600e9, 125e12, "NVIDIA A10"),
-    DataSheet("L4", 300e9, 121e12, "NVIDIA L4"),
-    DataSheet("RTX 4090", 1008e9, 165.2e12, "NVIDIA GeForce RTX 4090"),
-    DataSheet("A100 80 GB SXM", 2039e9, 312e12, "NVIDIA A100-SXM4-80GB"),
-    DataSheet("H100 SXM", 3350e9, 989.5e12, "NVIDIA H100 80GB HBM3"),
-    DataSheet("H200 SXM", 4800e9, 989.5e12, "NVIDIA H200"),
-    DataSheet("B200", 8000e9, 2250e12, "NVIDIA B200"),
+    DataSheet("T4", 320e9, 65e12, "Tesla T4", (7, 5), 40),
+    DataSheet("A10", 600e9, 125e12, "NVIDIA A10", (8, 6), 72),
+    DataSheet("L4", 300e9, 121e12, "NVIDIA L4", (8, 9), 58),
+    DataSheet("RTX 4090", 1008e9, 165.2e12, "NVIDIA GeForce RTX 4090", (8, 9), 128),
+    DataSheet("A100 80 GB SXM", 2039e9, 312e12, "NVIDIA A100-SXM4-80GB", (8, 0), 108),
+    DataSheet("H100 SXM", 3350e9, 989.5e12, "NVIDIA H100 80GB HBM3", (9, 0), 132),
+    DataSheet("H200 SXM", 4800e9, 989.5e12, "NVIDIA H200", (9, 0), 132),
+    DataSheet("B200", 8000e9, 2250e12, "NVIDIA B200", (10, 0), 148),
 )

@@ -67,6 +67,7 @@ from awqdoc.visualization.ladder import (
     plot_kernels,
     plot_ladder,
 )
+from awqdoc.visualization.launch import footprints_table, launch_table, plot_launch
 from awqdoc.visualization.layouts import plot_tile, plot_wires, plot_words, wires
 from awqdoc.visualization.measuring import (
     WAYS,
@@ -82,6 +83,14 @@ from awqdoc.visualization.measuring import (
     samples_of,
     sustained,
     work_title,
+)
+from awqdoc.visualization.monitoring import (
+    plot_watched,
+    watched_median,
+    watched_samples,
+    watched_table,
+    watched_work,
+    watching_slows,
 )
 from awqdoc.visualization.packing_speed import packing_table, packing_times, plot_packing
 from awqdoc.visualization.paired import paired_difference, paired_ratio
@@ -175,6 +184,7 @@ __all__ = [
     "distance_table",
     "distances",
     "first_table",
+    "footprints_table",
     "forms_table",
     "gpus_table",
     "has_floors",
@@ -186,6 +196,7 @@ __all__ = [
     "kl_removed",
     "ladder_table",
     "lane_elements",
+    "launch_table",
     "layer_table",
     "layer_times",
     "layers_table",
@@ -230,6 +241,7 @@ __all__ = [
     "plot_kl_by_bits",
     "plot_ladder",
     "plot_latency",
+    "plot_launch",
     "plot_layer",
     "plot_mistakes",
     "plot_moves",
@@ -254,6 +266,7 @@ __all__ = [
     "plot_tile",
     "plot_tools",
     "plot_training",
+    "plot_watched",
     "plot_weight_distribution",
     "plot_windows",
     "plot_wires",
@@ -296,6 +309,11 @@ __all__ = [
     "turning_batch",
     "verdict",
     "verdict_table",
+    "watched_median",
+    "watched_samples",
+    "watched_table",
+    "watched_work",
+    "watching_slows",
     "wires",
     "words_held",
     "work_title",

@@ -17,7 +17,7 @@ import pytest
 SITE = Path(os.environ.get("AWQDOC_SITE", Path(__file__).parents[2] / "docs" / "_build" / "html"))
 
 # The session `tests`, which runs none of them, has no playwright to import either.
-BROWSING = ["test_site.py", "test_explorer.py", "test_roofline.py"]
+BROWSING = ["test_site.py", "test_explorer.py", "test_roofline.py", "test_occupancy_page.py"]
 collect_ignore = [] if importlib.util.find_spec("playwright") else BROWSING
 
 
@@ -63,6 +63,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "run.html",
             "explorer.html",
             "roofline.html",
+            "occupancy.html",
             "recordings.html",
             "glossary.html",
             "references.html",
