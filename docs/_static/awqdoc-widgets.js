@@ -160,6 +160,25 @@ window.awqdoc = (function () {
     if (again) (again.matches("[tabindex]") ? again : again.querySelector("[tabindex]") || again).focus();
   }
 
+  // Controls with their labels. `inputs` gets each by its name; a number calls `change` with what it was changed to.
+  function fields(inputs, change) {
+    const labelled = (name, text, element) => {
+      inputs[name] = element;
+      element.setAttribute("data-focus", name);
+      return html("label", {}, `${text} `, element);
+    };
+    const option = (value, text) => html("option", { value }, text);
+    const choice = (name, text, chosen, ...options) =>
+      labelled(name, text, html("select", { onchange: (event) => chosen(event.target.value) }, ...options));
+    const number = (name, text, low, high) =>
+      labelled(
+        name,
+        text,
+        html("input", { type: "number", min: low, max: high, onchange: (event) => change({ [name]: event.target.value }) }),
+      );
+    return { labelled, option, choice, number };
+  }
+
   function widget(name, build) {
     builders[name] = build;
   }
@@ -169,5 +188,5 @@ window.awqdoc = (function () {
     }
   });
 
-  return { html, svg, parse, gather, scatter, grid, picture, panel, quantity, keep, redraw, widget };
+  return { html, svg, parse, gather, scatter, grid, picture, panel, quantity, keep, redraw, fields, widget };
 })();

@@ -2,7 +2,7 @@
 // The formula is that of awqdoc.gpu.occupancy; limits, GPUs and kernels are its data, written when the page was built.
 (function () {
   "use strict";
-  const { html, svg, picture, panel, keep, widget } = window.awqdoc;
+  const { fields, html, svg, picture, panel, keep, widget } = window.awqdoc;
 
   const up = (value, unit) => Math.ceil(value / unit) * unit;
   const percent = (share) => `${(100 * share).toFixed(1)}%`;
@@ -86,20 +86,7 @@
     const change = keep(place, data.start, sane, draw);
 
     function controls() {
-      const labelled = (name, text, element) => {
-        inputs[name] = element;
-        element.setAttribute("data-focus", name);
-        return html("label", {}, `${text} `, element);
-      };
-      const option = (value, text) => html("option", { value }, text);
-      const choice = (name, text, chosen, ...options) =>
-        labelled(name, text, html("select", { onchange: (event) => chosen(event.target.value) }, ...options));
-      const number = (name, text, low, high) =>
-        labelled(
-          name,
-          text,
-          html("input", { type: "number", min: low, max: high, onchange: (event) => change({ [name]: event.target.value }) }),
-        );
+      const { choice, number, option } = fields(inputs, (part) => change(part));
       const pick = (list, focus) => (key) => {
         const { title, name, ...found } = list.find((one) => one.key === key) || {};
         if (!found.key) inputs[focus].focus();

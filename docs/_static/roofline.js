@@ -2,7 +2,7 @@
 // Rates, bits per weight and measured times are its data, which awqdoc wrote when the page was built.
 (function () {
   "use strict";
-  const { html, svg, picture, panel, quantity, keep, widget } = window.awqdoc;
+  const { fields, html, svg, picture, panel, quantity, keep, widget } = window.awqdoc;
 
   const LARGEST_M = 4096;
   const SIDES = [64, 131072]; // of a layer: fewer or more is none that a language model has
@@ -68,20 +68,7 @@
     const change = keep(place, data.start, sane, draw);
 
     function controls() {
-      const labelled = (name, text, element) => {
-        inputs[name] = element;
-        element.setAttribute("data-focus", name);
-        return html("label", {}, `${text} `, element);
-      };
-      const choice = (name, text, chosen, ...options) =>
-        labelled(name, text, html("select", { onchange: (event) => chosen(event.target.value) }, ...options));
-      const number = (name, text, low, high) =>
-        labelled(
-          name,
-          text,
-          html("input", { type: "number", min: low, max: high, onchange: (event) => change({ [name]: event.target.value }) }),
-        );
-      const option = (value, text) => html("option", { value }, text);
+      const { choice, number, option } = fields(inputs, (part) => change(part));
       const kinds = [
         ["measured", "roofs measured"],
         ["modelled", "roofs of the data sheet, modelled"],

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 SITE = Path(os.environ.get("AWQDOC_SITE", Path(__file__).parents[2] / "docs" / "_build" / "html"))
 
@@ -52,6 +55,16 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     return {**browser_type_launch_args, "executable_path": next(found, None), "args": flags}
+
+
+@pytest.fixture
+def quiet(page: Page) -> Iterator[Page]:
+    """A page that must not complain."""
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    yield page
+    assert problems == []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +40,6 @@ def cases() -> list[Case]:
                 ("{}.{}".format(*capability), draw.randint(1, 200), threads, regs, smem, draw.randint(1, 9999))
             )
     return found
-
-
-@pytest.fixture
-def quiet(page: Page) -> Iterator[Page]:
-    """A page that must not complain."""
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-    yield page
-    assert problems == []
 
 
 def choose(page: Page, address: str, case: Case) -> None:
