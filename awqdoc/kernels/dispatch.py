@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 
 import torch
@@ -112,6 +113,7 @@ def _why_not(
     return None
 
 
+@cache  # a model has hundreds of layers, and the file two megabytes
 def _recording() -> Recording:
     found = find("kernels")
     return next((one for one in found if one.provenance["gpu"] == torch.cuda.get_device_name()), found[0])
