@@ -86,6 +86,8 @@ _TABLE = (
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
     Experiment("mistakes", "How large is each mistake of measuring?", minutes=1),
     Experiment("kernels", "How fast is every kernel, and how far from the floor?", minutes=7),
+    Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", minutes=0.5),
+    Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
     Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
