@@ -131,9 +131,6 @@ WANTED = {"cuda_dequantize": "STG", "cuda_fused": "FFMA", "cuda_warpgroups": "HG
 # Shared memory that a block may have (CUDA programming guide, technical specifications per compute capability); on
 # Hopper, where cuobjdump counts it, with the 1 KB that the system takes.
 MOST_SHARED = {"sm_80": 163 << 10, "sm_90a": 228 << 10}
-FAULTS = {
-    ("cuda_tensor_cores", "sm_90a", 32): "ptxas spills two registers, to have two blocks on an SM",
-}
 TOOLS = Path(torch.__file__).parents[1] / "triton/backends/nvidia/bin"
 triton_tools = pytest.mark.skipif(not (TOOLS / "nvdisasm").exists(), reason="nvdisasm comes with triton, for Linux")
 
@@ -142,9 +139,7 @@ def builds() -> Iterator[Any]:
     for name, cases in SIZES.items():
         for arch in ("sm_80", "sm_90a") if KERNELS[name].capability == (8, 0) else ("sm_90a",):
             for case in cases:
-                fault = FAULTS.get((name, arch, case[0]))
-                marks = [pytest.mark.xfail(strict=True, reason=fault)] if fault else []
-                yield pytest.param(name, arch, case, id="-".join(map(str, (name, arch, *case))), marks=marks)
+                yield pytest.param(name, arch, case, id="-".join(map(str, (name, arch, *case))))
 
 
 @pytest.fixture
@@ -205,6 +200,22 @@ def test_what_a_step_asks_for_compiles_and_fits(
     sass = tool("nvdisasm", "-c", code)
     assert instructions(sass)[WANTED.get(name, "HMMA")] > 0
     assert not unwritten_descriptors(sass)
+
+
+@triton_tools
+@pytest.mark.parametrize("tokens", range(32, 129, 16))
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_a_wgmma_need_not_wait_for_the_one_before(tokens: int, pairs: int, tmp_path: Path) -> None:
+    stages = min(8, warpgroups.SHARED // (tokens * 256 + 2 * 8576))
+    code = compile.cubin("warpgroups.cu", "sm_90a", TOKENS=tokens, STAGES=stages, GROUP=128, ZEROS=1, PAIRS=pairs).code
+    (tmp_path / "kernel.cubin").write_bytes(code)
+    waits = tool("nvdisasm", "-c", tmp_path / "kernel.cubin").count("WARPGROUP.DEPBAR")
+    # One for each of 8 steps and one at the end, as in the source. ptxas may add one behind each wgmma: then two thirds
+    # of the speed are left. Where it does, no schedule is chosen.
+    cut = warpgroups.microseconds(tokens, 4096, 4096, 132)
+    chosen = any(schedule.tokens == tokens and (schedule.split == 2) == pairs for schedule in cut)
+    assert waits == 9 or not chosen
+    assert chosen or pairs
 
 
 @triton_tools

@@ -128,7 +128,11 @@ def _verdicts(name: str, shape: str, zero_points: bool, ms: tuple[int, ...]) -> 
 
 
 def _seconds(call: Call) -> float:
-    """Time one call, which is not good for more than to tell whether, and how often, it should be timed well."""
+    """Time a call roughly, the best of three: enough to tell whether, and how often, it should be timed well."""
+    return min(_once(call) for _ in range(3))
+
+
+def _once(call: Call) -> float:
     before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda._sleep(1_000_000)  # meanwhile the host launches
     before.record()

@@ -11,7 +11,7 @@ from awqdoc.gpu.probes import Probed, kernel
 LINE = 128  # bytes from one element of a chain to the next
 LOADS = 64  # between two readings of the clock
 CHAINS = 64  # samples, each of LOADS loads
-MOST_WARM = 8192
+MOST_WARM = 1 << 19  # loads, a line each: 64 MiB, as much as the largest L2 cache of today's chips and some more
 # In shared memory, both odd: behind an odd number of loads each lane is at the other one of its two words.
 SHARED_LOADS, SHARED_SAMPLES = 63, 65
 ARRAY = 1024  # words, as in ``chase_shared.cu``

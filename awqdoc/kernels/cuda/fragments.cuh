@@ -77,9 +77,9 @@ DEVICE u32 x_place(int token, int chunk) {
 
 // The right fragments of two products (32 k from the `first_chunk`-th chunk on) for 8 tokens. What lies in the rows of
 // tokens beyond M does not matter: a token's sums depend on its own row only, and theirs are not stored.
-DEVICE void load_x(u32 x, int tile, int first_chunk, u32 (&b)[4]) {
-    const int lane = threadIdx.x & 31;
-    const u32 address = x + x_place(tile * 8 + (lane & 7), first_chunk + (lane >> 3));
+// `first_place` is x_place(lane & 7, lane >> 3): the places of the other chunks and tiles differ from it by constants.
+DEVICE void load_x(u32 x, u32 first_place, int tile, int first_chunk, u32 (&b)[4]) {
+    const u32 address = x + (first_place ^ (first_chunk & 4) << 4) + (first_chunk >> 3) * (TOKENS * 128) + tile * 1024;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(address) : "memory");
 }
@@ -112,6 +112,7 @@ DEVICE void multiply(float (&sums)[2][TILES][4], const u8* record, u32 x, int ro
             *reinterpret_cast<uint4*>(&words[sub][4 * half]) = codes[64 * sub + 32 * half];
     const u8* scales = record + CODES;
     const u8* zeros = scales + GROUPS * SCALES;
+    const u32 place = x_place(lane & 7, lane >> 3);
 #pragma unroll
     for (int group = 0; group < GROUPS; group++) {
         float fresh[2][TILES][4] = {};
@@ -129,7 +130,7 @@ DEVICE void multiply(float (&sums)[2][TILES][4], const u8* record, u32 x, int ro
             }
             u32 b[TILES][4];
 #pragma unroll
-            for (int tile = 0; tile < TILES; tile++) load_x(x, tile, 4 * pair, b[tile]);
+            for (int tile = 0; tile < TILES; tile++) load_x(x, place, tile, 4 * pair, b[tile]);
 #pragma unroll
             for (int step = 0; step < 2; step++)
 #pragma unroll

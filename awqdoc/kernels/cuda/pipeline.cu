@@ -8,6 +8,7 @@
 
 extern "C" __global__ void __launch_bounds__(256, 1)
 pipeline(const u8* __restrict__ weight, const u16* __restrict__ x, u16* __restrict__ y, int M, int N, int K) {
+    //XRAY xray_begin();
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float others[SUMS * 128];
     const int warp = threadIdx.x / 32, per_tile = K / DEPTH, first_token = blockIdx.y * TOKENS;
@@ -15,6 +16,9 @@ pipeline(const u8* __restrict__ weight, const u16* __restrict__ x, u16* __restri
     float sums[2][TILES][4] = {}, kept[TILES][4];
     ring.start_up_to(STAGES, weight, x, first_token, M, K);
     ring.multiply_part(sums, weight, x, ring.first, ring.last, first_token, M, K);
+    //XRAY xray_mark<4>();
     exchange(sums, kept, others);
+    //XRAY xray_mark<5>();
     store(kept, y, blockIdx.x * ROWS + (warp % 4) * 32 + (warp / 4) * 16, first_token, M, N);
+    //XRAY xray_end();
 }

@@ -1,13 +1,18 @@
 // How blocks that share a tile of 256 rows add up what their warpgroups have: in a fixed order, so that every run gives
-// the same bits. There are two ways to cut the units among blocks (`Schedule`), and each has its own:
+// the same bits. There are three ways to cut the units among blocks (`Schedule`), and each has its own:
 //
 // - Stripes: an equal number of units for each block, whether or not it ends where a tile ends. As in stripes.cuh, who has
 //   a tile's beginning comes to it last, adds what the others left and stores. Their sums come through the ring. For
 //   large layers.
 // - Split: `split` blocks have an equal part of one tile each, and are ready at the same time. Each adds up and stores its
 //   own share of the tile, so that nobody waits while one adds for all. For layers with fewer tiles than SMs.
+// - Pairs: split in two, and the two are a cluster, which write straight into each other's shared memory: that saves some
+//   4 us of 25. Clusters of more blocks leave SMs idle: they must lie in one GPC, and not all GPCs have 16 SMs.
 //
 // Every block must be on an SM, or somebody waits for ever: no more blocks than SMs, nor than units.
+//
+// PAIRS (1: the blocks are in clusters of two) is given by the compiler's options. The rest is not: where the compiler knew
+// `split` too, it made a wgmma of 64 tokens wait for the one before, which cost a third.
 #pragma once
 #include "fetch.cuh"
 #include "wgmma.cuh"
@@ -17,7 +22,7 @@ constexpr int MOST_SPLIT = 8;
 constexpr int AT_ONCE = 4;  // quads that travel together
 
 struct Schedule {
-    int split, per_tile, tiles;  // `split` 0: stripes
+    int split, per_tile, tiles;  // `split` 0: stripes, 1: whole tiles
 
     __device__ __forceinline__ int begin(u32 block) const {
         if (split) return block / split * per_tile + block % split * per_tile / split;
@@ -111,6 +116,7 @@ DEVICE void finish_share(const float4* sums, const Output& output, const Exchang
         exchange.wait_for(first_block + thread, group, part);
     }
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    //XRAY xray_mark<5>();
 #pragma unroll 2
     for (int quad = QUADS * part / split; quad < QUADS * (part + 1) / split; quad++) {
         float4 parts[MOST_SPLIT];
@@ -123,5 +129,37 @@ DEVICE void finish_share(const float4* sums, const Output& output, const Exchang
             if (other < split)
                 sum.x += parts[other].x, sum.y += parts[other].y, sum.z += parts[other].z, sum.w += parts[other].w;
         output.store(sum, quad);
+    }
+}
+
+// Wait for all threads of the cluster that have not ended; what they wrote before can be read behind this.
+DEVICE void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+DEVICE void store_remote(u32 address, int block, float4 value) {  // to the shared memory of a block of the cluster
+    u32 there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(block));
+    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(there), "f"(value.x), "f"(value.y), "f"(value.z),
+                 "f"(value.w)
+                 : "memory");
+}
+
+// Pairs: the second half of the quads is the second block's to add, the first half the first's. What the other adds is
+// sent into what was its ring.
+DEVICE void finish_half(const float4* sums, const Output& output, u8* memory) {
+    static_assert(QUADS / 2 * 256 * 16 <= STAGES * STAGE, "the sums fit into the ring");
+    const bool second = blockIdx.x % 2;
+    float4* from_other = reinterpret_cast<float4*>(memory) + threadIdx.x;
+    cluster_barrier();  // nobody needs his ring any more
+#pragma unroll
+    for (int i = 0; i < QUADS / 2; i++)
+        store_remote(shared_address(from_other + i * 256), !second, second ? sums[i] : sums[QUADS / 2 + i]);
+    cluster_barrier();
+    //XRAY xray_mark<5>();
+#pragma unroll
+    for (int i = 0; i < QUADS / 2; i++) {
+        const float4 mine = second ? sums[QUADS / 2 + i] : sums[i], other = from_other[i * 256];
+        output.store({mine.x + other.x, mine.y + other.y, mine.z + other.z, mine.w + other.w}, second * (QUADS / 2) + i);
     }
 }

@@ -1,6 +1,7 @@
 // A ring of records in shared memory, filled by cp.async: STAGES records are under way or waiting while one is multiplied.
 #pragma once
 #include "fragments.cuh"
+//XRAY #include "xray.h"
 
 constexpr int STAGE = (RECORD + X_BYTES + 127) / 128 * 128;
 
@@ -42,6 +43,7 @@ struct Ring {
         asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
         for (; started < wanted; started++) {
             const int record = first + started;
+            //XRAY if (record < last) xray_mark<0>();
             if (record < last)
                 start(shared_address(memory) + started % STAGES * STAGE, weight + static_cast<size_t>(record) * RECORD, x,
                       record % (K / DEPTH) * DEPTH, first_token, M, K, policy);
@@ -56,11 +58,14 @@ struct Ring {
         for (int record = begin; record < end; record += 2) {
             // STAGES groups are started beyond the last round's records, at most two: all but the newest STAGES - 4 done
             // means that this round's two are.
+            //XRAY xray_mark<6>();
             asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 4) : "memory");
             __syncthreads();
+            //XRAY xray_mark<1>();
             start_up_to(record - first + STAGES, weight, x, first_token, M, K);
             const int mine = record + warp / 4;
             u8* stage = memory + (mine - first) % STAGES * STAGE;
+            //XRAY xray_mark<2>();
             if (mine < end) multiply(sums, stage, shared_address(stage) + RECORD, warp % 4);
         }
     }

@@ -16,7 +16,9 @@ DEVICE void consume(float (&sums)[2][TILES][4], u8* stages, u32 full, u32 empty,
     for (int turn = begin - first + ((begin - first + team) & 1); turn < end - first; turn += 2) {
         const int slot = turn % STAGES;
         u8* stage = stages + slot * STAGE;
+        //XRAY xray_mark<6>();
         barrier_wait(full + 8 * slot, turn / STAGES & 1);
+        //XRAY xray_mark<1>();
         multiply(sums, stage + X_BYTES, shared_address(stage), rows);
         __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * slot);
@@ -26,6 +28,7 @@ DEVICE void consume(float (&sums)[2][TILES][4], u8* stages, u32 full, u32 empty,
 extern "C" __global__ void __launch_bounds__(256 + 32, 1)
 small_batch(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u16* __restrict__ y, u64* board, int M,
             int N, int K) {
+    //XRAY xray_begin();
     extern __shared__ u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     __shared__ float others[2][SUMS * 128];  // two in turn: a team may be one part ahead of the other
@@ -46,7 +49,8 @@ small_batch(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, 
 
     if (threadIdx.x >= 256) {
         const Fetch fetch{weight, x, shared_address(stages), full, empty, first, last, per_tile, 1, cache_policy(true)};
-        if (threadIdx.x == 256) fetch.all(2);
+        if (elected()) fetch.all(2);
+        //XRAY xray_end();
         return;
     }
     const int helpers = count_helpers(records, per_tile);
@@ -55,7 +59,9 @@ small_batch(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, 
         end = min(last, (begin / per_tile + 1) * per_tile);
         float sums[2][TILES][4] = {}, kept[TILES][4];
         consume(sums, stages, full, empty, begin, end, first);
+        //XRAY xray_mark<4>();
         exchange(sums, kept, others[turn]);
         finish(kept, y, board, helpers, begin, end, per_tile, M, N);
     }
+    //XRAY xray_end();
 }

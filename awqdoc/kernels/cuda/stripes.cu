@@ -10,6 +10,7 @@
 extern "C" __global__ void __launch_bounds__(256, 1)
 stripes(const u8* __restrict__ weight, const u16* __restrict__ x, u16* __restrict__ y, u64* board, int M, int N,
         int K) {
+    //XRAY xray_begin();
     extern __shared__ __align__(128) u8 memory[];
     __shared__ float others[2][SUMS * 128];  // two in turn: a team may be one part ahead of the other
     const int per_tile = K / DEPTH, records = N / ROWS * per_tile, helpers = count_helpers(records, per_tile);
@@ -19,7 +20,9 @@ stripes(const u8* __restrict__ weight, const u16* __restrict__ x, u16* __restric
         end = min(ring.last, (begin / per_tile + 1) * per_tile);
         float sums[2][TILES][4] = {}, kept[TILES][4];
         ring.multiply_part(sums, weight, x, begin, end, 0, M, K);
+        //XRAY xray_mark<4>();
         exchange(sums, kept, others[turn]);
         finish(kept, y, board, helpers, begin, end, per_tile, M, N);
     }
+    //XRAY xray_end();
 }

@@ -10,6 +10,7 @@
 // record, or somebody waits for ever: no more blocks than SMs, nor than records.
 #pragma once
 #include "fragments.cuh"
+//XRAY #include "xray.h"
 
 DEVICE int stripe(u32 records, u32 block) { return records * block / gridDim.x; }
 
@@ -35,7 +36,7 @@ DEVICE void leave(const float (&kept)[TILES][4], u64* board) {
 
 // Add the sums that the `helpers` blocks after this one have left, as many blocks at a time as registers allow.
 DEVICE void add(float (&kept)[TILES][4], u64* board, int helpers) {
-    constexpr int AT_ONCE = 32 / SUMS > 1 ? 32 / SUMS : 1;
+    constexpr int AT_ONCE = SUMS == 8 ? 4 : 64 / SUMS;
     for (int first = 1; first <= helpers; first += AT_ONCE) {
         u64 words[AT_ONCE][SUMS / 2];
         bool there;
@@ -69,5 +70,6 @@ DEVICE void finish(float (&kept)[TILES][4], u16* y, u64* board, int helpers, int
     const int tile = begin / per_tile, warp = threadIdx.x / 32;
     if (begin != tile * per_tile) return leave(kept, board);
     if (end != (tile + 1) * per_tile) add(kept, board, helpers);
+    //XRAY xray_mark<5>();
     store(kept, y, tile * ROWS + (warp % 4) * 32 + (warp / 4) * 16, 0, M, N);
 }

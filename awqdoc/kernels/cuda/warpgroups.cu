@@ -80,6 +80,7 @@ DEVICE void multiply_unit(float (&sums)[2][PER_THREAD], Loaded& now, const Ring&
 #pragma unroll
             for (int half = 0; half < 2; half++)
                 now.groups[half].load(now.record, step / (GROUP / 16), 4 * half + threadIdx.x / 32 % 4);
+        //XRAY if (step == 0) xray_mark<2>();
 #pragma unroll
         for (int half = 0; half < 2; half++) now.groups[half].fragment(now.words[half][step], a[step % 2][half]);
         const u64 descriptor = x_descriptor(x + step / 4 * (TOKENS * 128)) + step % 4 * 2;
@@ -87,8 +88,11 @@ DEVICE void multiply_unit(float (&sums)[2][PER_THREAD], Loaded& now, const Ring&
 #pragma unroll
         for (int half = 0; half < 2; half++) wgmma(sums[half], a[step % 2][half], descriptor);
         wgmma_commit();
+        //XRAY if (step == 0) xray_mark<3>();
         if (step == 7 && !last) {
+            //XRAY xray_mark<6>();
             ring.wait(turn + 1);
+            //XRAY xray_mark<1>();
             next.load(ring.stage(turn + 1));
         }
         wgmma_wait<1>();  // the step before is done: its fragments may be overwritten
@@ -116,9 +120,10 @@ DEVICE void add_partials(float4* sums, const Ring& ring, int helpers, int turn) 
         }
 }
 
-extern "C" __global__ void __launch_bounds__(3 * 128, 1)
+extern "C" __global__ void __cluster_dims__(1 + PAIRS, 1, 1) __launch_bounds__(3 * 128, 1)
 warpgroups(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u16* __restrict__ y, float* partials,
            u32* flags, int M, int N, int K, int split) {
+    //XRAY xray_begin();
     extern __shared__ u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     u8* stages = aligned(memory);
@@ -142,7 +147,8 @@ warpgroups(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u
         asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         const Fetch fetch{weight, x, shared_address(stages), full, empty, first, last, schedule.per_tile, token_tiles,
                           cache_policy(token_tiles == 1)};
-        if (threadIdx.x == 256) {
+        if (threadIdx.x < 288) {
+            if (!elected()) return;
             fetch.all(split > 1 ? 1 : 3);
             fetch_partials(fetch, exchange, schedule.helpers(), last - first);
         } else if (!split && first % schedule.per_tile && threadIdx.x >= 320) {  // say, for a warpgroup, that its sums are left
@@ -151,6 +157,7 @@ warpgroups(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u
             proxy_fence();
             if (threadIdx.x % 32 == 0) exchange.raise(group, 0);
         }
+        //XRAY xray_end();
         return;
     }
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -161,13 +168,18 @@ warpgroups(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u
         end = min(last, (tile + 1) * schedule.per_tile);
         float sums[2][PER_THREAD] = {};
         Loaded loaded;
+        //XRAY xray_mark<6>();
         ring.wait(begin - first);
+        //XRAY xray_mark<1>();
         loaded.load(ring.stage(begin - first));
         for (int unit = begin; unit < end; unit++) multiply_unit(sums, loaded, ring, unit - first, unit + 1 == end);
         wgmma_wait<0>();
+        //XRAY xray_mark<4>();
         const Output output{y, tile / token_tiles * 2 * ROWS, tile % token_tiles * TOKENS, M, N};
         float4* quads = reinterpret_cast<float4*>(&sums[0][0]);
-        if (split > 1) {
+        if (PAIRS) {
+            finish_half(quads, output, stages);
+        } else if (split > 1) {
             finish_share(quads, output, exchange, split);
         } else if (begin % schedule.per_tile) {
             exchange.leave(quads);
@@ -175,8 +187,10 @@ warpgroups(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, u
         } else {
             if (end != (tile + 1) * schedule.per_tile)
                 add_partials(quads, ring, schedule.helpers(), last - first);
+            //XRAY xray_mark<5>();
 #pragma unroll
             for (int quad = 0; quad < QUADS; quad++) output.store(quads[quad], quad);
         }
     }
+    //XRAY xray_end();
 }
