@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+from typing import Any
 
-from awqdoc import gpu
+import pynvml
+
+from awqdoc import gpu, nvml
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import EXPERIMENTS
+from awqdoc.experiments.device import STATE
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import KERNELS, why_not
 from awqdoc.recordings import find
@@ -36,6 +40,8 @@ def main(options: argparse.Namespace) -> int:
     lack = gpu.why_not_suitable()
     print("\nGPU")
     print(f"  {gpu.suitable()}: measurements are made here" if lack is None else f"  none to measure with: {lack}")
+    for index in range(_gpus()):
+        _tell(index)
     print("\nBackends, for a 4096 x 4096 layer at batch size 1")
     capability = None if lack else gpu.capability("cuda")
     for backend in KERNELS.values():
@@ -52,3 +58,48 @@ def main(options: argparse.Namespace) -> int:
         here = without if lack or experiment.missing() else "measured here"
         print(f"  {experiment.name:<14} {here}; recorded on {places}: {experiment.question}")
     return 0
+
+
+def _gpus() -> int:
+    """Return how many GPUs torch sees; where it sees none, how many NVML lists; 0 without a driver."""
+    try:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    except ImportError:
+        pass
+    try:
+        with nvml.device():
+            return int(pynvml.nvmlDeviceGetCount())
+    except AwqdocError:
+        return 0
+
+
+def _tell(index: int) -> None:
+    """Print what a GPU says of itself and of this moment, each with where it comes from."""
+    try:
+        facts, state = gpu.facts(index), gpu.state(index)
+    except AwqdocError as error:
+        print(f"  GPU {index}: {error}")
+        return
+    now = [
+        {"fact": fact, "value": state[key], "unit": unit, "source": "NVML"}
+        for key, (fact, unit) in STATE.items()
+        if state[key] is not None
+    ]
+    print(f"  GPU {index}")
+    for row in [*facts, *now]:
+        print(f"    {row['fact']:<33} {_value(row['value'], row['unit']):<22} {row['source']}")
+
+
+def _value(value: Any, unit: str) -> str:
+    """Write a value with its unit for people: bytes in KiB to GiB, rates in tera."""
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
+    if unit == "B":
+        power = min(3, max(1, (int(value).bit_length() - 1) // 10))
+        return f"{value / 1024**power:.4g} {' KMG'[power]}iB"
+    if unit in ("B/s", "FLOP/s"):
+        return f"{value / 1e12:.4g} T{unit}"
+    return f"{value:.4g} {unit}" if isinstance(value, float) else f"{value} {unit}".strip()

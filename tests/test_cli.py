@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nvml import FakeNvml
 
 from awqdoc import experiments, gpu, recordings
 from awqdoc.cli import main
@@ -366,6 +367,15 @@ def test_doctor_on_a_gpu_says_that_it_measures(
     assert "triton_fused runs here" in " ".join(out.split())
     assert "autoawq_triton autoawq is not installed" in " ".join(out.split())
     assert "measured here; recorded on" in out
+
+
+def test_doctor_tells_of_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    FakeNvml(monkeypatch, count=2)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for index in (0, 1):
+        assert f"  GPU {index}\n    name                              NVIDIA Pretended {index} " in out
+    assert out.count("software power cap, software thermal slowdown") == 2
 
 
 # As programs of their own

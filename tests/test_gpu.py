@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from awqdoc import gpu, nvml
+from awqdoc import doctor, gpu, nvml
 from awqdoc.errors import AwqdocError
 from awqdoc.gpu import report
 
@@ -310,3 +310,60 @@ def test_cpu_is_named_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5}, raising=False)
     assert gpu.cpu_name().endswith(" (3 cores)")
     assert len(gpu.cpu_name()) > len(" (3 cores)")
+
+
+# What awqdoc doctor tells of them
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Return fact -> value and source, as printed, of a single GPU."""
+    doctor._tell(0)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "  GPU 0"
+    return {line[4:37].strip(): " ".join(line[37:].split()) for line in lines}
+
+
+@pytest.mark.usefixtures("torch")
+def test_the_doctor_tells_what_a_gpu_is_and_by_which_formula(
+    driver: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver(nvmlDeviceGetCurrentClocksEventReasons=lambda _: 0x24)
+    found = told(capsys)
+    assert found["memory"] == "40 GiB NVML"
+    assert found["L2 cache"] == "40 MiB torch"
+    assert found["memory bandwidth"] == "1.555 TB/s 2 transfers per clock x memory clock x bus width / 8"
+    assert found["FP16 tensor-core peak"] == "311.9 TFLOP/s 2048 FLOP per clock and SM x SMs x SM clock"
+    assert (found["driver"], found["newest CUDA of the driver"]) == ("580.65 NVML", "12.8 NVML")
+    assert (found["MIG"], found["ECC"], found["power limit"]) == ("off NVML", "on NVML", "400 W NVML")
+    assert found["clocks held down when asked by"] == "software power cap, software thermal slowdown NVML"
+
+
+@pytest.mark.usefixtures("no_torch", "driver")
+def test_without_torch_the_doctor_tells_what_the_driver_does(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys)
+    assert found["memory bandwidth"].startswith("1.555 TB/s")
+    assert found["power when asked"] == "61.5 W NVML"
+    assert found["clocks held down when asked by"] == "nothing NVML"
+    assert not FROM_TORCH & set(found)
+
+
+def test_every_gpu_is_told_of(driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that torch sees, for CUDA_VISIBLE_DEVICES may hide some; without torch all that NVML lists."""
+    driver(nvmlDeviceGetCount=lambda: 8)
+    fake_torch(monkeypatch, device_count=lambda: 2)
+    assert doctor._gpus() == 2
+    fake_torch(monkeypatch, is_available=lambda: False)
+    assert doctor._gpus() == 8
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert doctor._gpus() == 8
+    driver(nvmlInit=no_driver)
+    assert doctor._gpus() == 0
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_a_gpu_that_does_not_answer_is_a_sentence_of_the_doctor(
+    driver: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver(nvmlDeviceGetHandleByIndex=not_supported)
+    doctor._tell(1)
+    assert capsys.readouterr().out.startswith("  GPU 1: GPU 1 was asked for; NVML lists 1")

@@ -46,7 +46,7 @@ large, small = "28672x4096", "4096x4096"
 figure = vis.plot_ladder(timed, large)
 
 # %%
-# A weight with zero points, as AWQ makes them, group size 128; the weights are cold. In µs:
+# With zero points, as AWQ makes them, group size 128; the weights are cold. In µs:
 
 script.display(vis.ladder_table(timed, large, (1, 8, 16, 32, 64, 128)))
 
@@ -94,7 +94,7 @@ assert not published or gain > 3
 
 # %%
 # **Step 5 makes the large layer worse and the small one much better.** The small layer has
-# 32 tiles of 128 columns, so step 4 leaves 100 of an H100's 132 SMs idle; with stripes all
+# 32 tiles of 128 columns, so step 4 leaves 100 of 132 SMs idle; with stripes all of them
 # work. The large one has 224 tiles, and two blocks fit on an SM: while one waits the other
 # can multiply. Stripes have one block on each SM, with one pipeline that all its warps
 # fill, wait for and empty together. That this is what costs the time is a supposition; that
@@ -107,8 +107,10 @@ assert not published or (worse < 0.9 and better > 2)
 
 # %%
 # **Step 6 is for more tokens**, where the tensor cores become the limit, and the way of X
-# through shared memory. For one token it is slower than step 7. **Step 8 has no new
-# kernel**: it hides what every launch costs, which counts most where the kernel is short.
+# through shared memory. For one token it is slower than step 7, in which the thread that
+# fetches was the last bottleneck: ``fetch.cuh`` tells of one instruction that mended it.
+# **Step 8 has no new kernel**: it hides what every launch costs, which counts most where
+# the kernel is short.
 
 more = bought(large, 64, "cuda_warpgroups", "cuda_stripes")
 few = bought(large, 1, "cuda_small_batch", "cuda_warpgroups")
@@ -151,7 +153,8 @@ assert not published or min(ends.values()) >= 128, ends
 # **Then both wait for the tensor cores**, and there INT4 has nothing to gain: it multiplies
 # in FP16 as cuBLAS does, and unpacks besides. On small layers the lead ends first: 16 tiles
 # of 256 columns are shared by up to eight blocks each. Each adds up and stores a part of
-# the sums, but all sums cross the L2 cache for that, more of them the more tokens.
+# the sums, but all sums cross the L2 cache for that, more of them the more tokens. (Two
+# blocks that share a tile are a cluster, and spare it: ``reduction.cuh``.)
 #
 # The files
 # ---------
@@ -193,8 +196,8 @@ assert not published or min(ends.values()) >= 128, ends
 #   128. Steps 6 to 8 need Hopper.
 # - The marker that a weight should leave the L2 cache first is missing in steps 4 and 5 on
 #   Hopper: ptxas 13.0 compiles some such copies to an illegal instruction.
-# - Each step keeps what the one before had, except that 7 goes back to ``mma``. Another
-#   order of the same ideas would give each another share.
+# - Each step keeps what the one before had, but 7 goes back to ``mma``. In another order
+#   each idea would have another share.
 
 figures = {"ladder": figure, "ladder_small": figure_small}
 script.show({**figures, "batch": curves, "batch_small": curves_small}, options.output_dir)

@@ -95,7 +95,8 @@ assert not published or (1.5 < gains[small] < modelled[small] and gains[large] <
 # So a good cut is not enough: each SM must also have enough to do while it waits. Later
 # steps give the fetching to a thread of its own. Step 7 keeps the stripes. Step 6 does on
 # large layers; on small ones it gives each tile to a few blocks in equal parts, which are
-# ready together and share the adding (:ref:`sphx_glr_gallery_marlin_plot_30_ladder.py`).
+# ready together and share the adding: two through each other's shared memory, as a cluster,
+# more through the L2 cache (:ref:`sphx_glr_gallery_marlin_plot_30_ladder.py`).
 #
 # Limits
 # ------
