@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_nvml import FakeNvml
 from matplotlib import pyplot as plt
 
 import awqdoc
-from awqdoc import recordings, script
+from awqdoc import monitor, recordings, script
 from awqdoc.errors import AwqdocError
 from awqdoc.kernels import BACKENDS
 from awqdoc.kernels.floors import FLOORS
@@ -29,9 +30,14 @@ COMPUTED = [path.stem for path in (ROOT / "gallery" / "packing").glob("*.py") if
 COMPUTED += ["plot_20_one_tile", "plot_20_launches"]
 DEVICE = ROOT / "gallery" / "gpu" / "plot_10_device.py"
 SWEEP = ROOT / "gallery" / "profiling" / "plot_10_batch_sweep.py"
+XRAY = ROOT / "gallery" / "gpu" / "plot_50_xray.py"
+MONITOR = ROOT / "gallery" / "gpu" / "plot_40_monitor.py"
 SLOWER = ROOT / "gallery" / "marlin" / "plot_60_why_slower.py"
 FIGURES = {
     "plot_10_device": {"memory_hierarchy.png"},
+    "plot_30_hierarchy": {"latency.png", "hierarchy.png", "bytes_in_flight.png", "wgmma.png"},
+    "plot_50_xray": {"blocks_1.png", "phases.png", "stalls.png", "tensor_activity.png", "live.png", "snapshot.png"},
+    "plot_55_memory_snapshot": {"snapshot.png", "words.png"},
     "plot_10_batch_sweep": {"latency_comparison.png", "throughput_scaling.png", "performance_results.csv"},
 }
 
@@ -187,6 +193,65 @@ def test_a_layer_that_cannot_be_predicted_is_refused_in_one_sentence(arguments: 
     assert done.stderr.startswith("plot_60_why_slower.py: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [("10", "NVIDIA driver"), ("0.1", "at least one interval"), ("nan", "at least one interval")]
+)
+def test_what_cannot_be_watched_is_refused_in_one_sentence(seconds: str, words: str) -> None:
+    done = run(MONITOR, "--monitor", seconds)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("plot_40_monitor.py: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--device", "0"], "An NVIDIA driver is needed"),
+        (["--benchmark"], "--benchmark measures on a GPU, but torch"),
+        (["--monitor", "2"], "Watching a GPU needs an NVIDIA driver"),
+        (["--kernel-config", "128,4;256"], "the three sizes of the grid, a semicolon and the three of a block"),
+        (["--kernel-config", "1,1,1;2048,1,1"], "each from 1 to at most 1024, 1024 and 64 threads; found 2048x1x1"),
+    ],
+)
+def test_an_xray_refuses_in_one_sentence_what_cannot_be_shown_here(arguments: list[str], words: str) -> None:
+    done = run(XRAY, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("plot_50_xray.py: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "figures", "words"),
+    [
+        (["--snapshot"], {"snapshot.png"}, "l1tex__m_xbar2l1tex_read_bytes.sum"),
+        (["--kernel-config", "133,1,1;288,1,1"], {"launch.png"}, "blocks in the last"),
+    ],
+)
+def test_an_xray_shows_only_the_parts_that_are_asked_for(
+    arguments: list[str], figures: set[str], words: str, tmp_path: Path
+) -> None:
+    done = run(XRAY, *arguments, "--output-dir", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert words in done.stdout
+    assert {file.name for file in tmp_path.iterdir()} == figures
+
+
+@pytest.mark.usefixtures("program")
+def test_a_gpu_is_watched_before_the_page_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    FakeNvml(monkeypatch)
+    monkeypatch.setattr(monitor.time, "sleep", lambda _: None)
+    monkeypatch.setattr(sys, "argv", [str(MONITOR), "--monitor", "1", "--output-dir", str(tmp_path)])
+    runpy.run_path(str(MONITOR), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "1 samples of GPU 0; each took" in out
+    assert out.index("1 samples of GPU 0") < out.index("one thread spins")
+    assert {file.name for file in tmp_path.iterdir()} == {"watched.png"}
 
 
 def test_a_layer_that_nobody_measured_is_predicted() -> None:

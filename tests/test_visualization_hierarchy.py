@@ -106,9 +106,31 @@ def test_levels_have_the_latencies_and_bandwidths_that_were_made_up() -> None:
 def test_the_table_sets_them_beside_the_data_sheet_and_what_was_published() -> None:
     rows = {row[0]: row[2:] for row in memory.levels_table(recording()).rows}
     assert rows["memory"] == ["800", "466.0", "800", "2.00 TB/s", "20", "2.04 TB/s"]
-    assert rows["L1 cache"] == ["40", "", "40", "8 TB/s", "80", ""]
+    assert rows["L1 cache"] == ["40", "", "40", "8 TB/s", "80", "128 B/cycle/SM"]
+    assert rows["L2 cache"][-1] == ""
     other = memory.levels_table(recording(gpu="NVIDIA H20", compute_capability="13.0"))
-    assert [row[3] + row[7] for row in other.rows] == ["", "", "", ""]
+    assert [row[3] for row in other.rows] == ["", "", "", ""]
+    assert other.rows[3][7] == ""
+
+
+def test_of_two_plateaus_in_one_cache_the_nearer_is_its_latency() -> None:
+    made = recording()
+    far = [{**r, "cycles": [350]} if r["what"] == "chase" and r["footprint"] > 2 << 20 else r for r in made.rows]
+    found = {level.name: level for level in memory.measured_levels(replace(made, rows=far))}
+    assert (found["L2 cache"].cycles, found["L2 cache"].reach) == (200, "215 KiB to 2 MiB")
+
+
+def device(gpu: str = PROVENANCE["gpu"]) -> Recording:
+    facts = {"shared memory per SM": 164 << 10, "L1 cache and shared memory per SM": 192 << 10, "memory": 80 << 30}
+    rows = [{"fact": fact, "value": value, "unit": "B", "source": "NVML"} for fact, value in facts.items()]
+    return Recording("device", {}, {**PROVENANCE, "gpu": gpu}, rows)
+
+
+def test_sizes_are_those_of_the_gpu_that_was_probed_and_of_no_other() -> None:
+    assert memory.level_sizes(recording(), device()) == {
+        "shared memory": "164 KiB per SM", "L1 cache": "192 KiB per SM\nwith shared memory", "memory": "80 GiB",
+    }  # fmt: skip
+    assert memory.level_sizes(recording(), device("NVIDIA H200")) == {}
 
 
 def test_a_further_lane_on_a_bank_costs_what_was_made_up() -> None:
@@ -130,6 +152,23 @@ def test_what_a_wgmma_costs_beside_its_columns_is_found() -> None:
     assert tensor_rate.wgmma_table(without("wgmma")).rows == []
 
 
+def test_what_shared_memory_must_give_a_wgmma() -> None:
+    # 64 rows and N columns of 16 k in FP16, 32 bytes each, at 128 bytes in a cycle.
+    assert [tensor_rate.operand_cycles(n, "shared memory") for n in (8, 64)] == [18, 32]
+    assert [tensor_rate.operand_cycles(n, "registers") for n in (8, 64)] == [2, 16]
+
+
+def test_the_clock_at_work_is_cycles_over_seconds_without_what_every_launch_costs() -> None:
+    def launch(row: dict[str, Any]) -> dict[str, Any]:
+        cycles = row["cycles"][0] * row["flop"] / SMS / tensor.wgmma_flop(row["columns"])
+        return {**row, "seconds": [7e-6 + cycles / 1.7e9]}
+
+    made = recording()
+    slower = [launch(r) if r["what"] == "wgmma" else r for r in made.rows]
+    assert tensor_rate.clock_at_work(replace(made, rows=slower)) == pytest.approx(1.7e9)
+    assert tensor_rate.clock_at_work(without("wgmma")) is None
+
+
 def test_peaks_are_the_fastest_of_each_instruction() -> None:
     first, second = tensor_rate.peak_table(recording()).rows
     assert first == ["mma.sync", "8 warps, 4 sums each", "800 TFLOP/s", "256%"]
@@ -142,8 +181,10 @@ def test_figures_say_what_they_show() -> None:
     def alt(figure: Any) -> str:
         return str(figure.awqdoc_alt)
 
-    assert "L2 cache, 215 KiB to 38.1 MiB: 200 cycles; memory, 45.3 MiB" in alt(memory.plot_latency(recording()))
-    assert "L2 cache 200 cycles, 4.00 TB/s" in alt(memory.plot_distances(recording()))
+    assert "L2 cache, 215 KiB to 38.1 MiB: 200 cycles; memory, 45.3 MiB" in alt(memory.plot_chased(recording()))
+    assert "L2 cache 200 cycles, 4.00 TB/s, 40 bytes per cycle and SM; memory 80 GiB 800" in alt(
+        memory.plot_distances(recording(), device())
+    )
     assert "30 cycles at stride 1, 92 at 32" in alt(memory.plot_conflicts(recording()))
     assert "through L1 8.0 TB/s at most, 2.0 from memory" in alt(memory.plot_read_bandwidth(recording()))
     assert "asks for 16 KiB; loads reach 2.00 TB/s; bulk" in alt(memory.plot_in_flight(recording()))
@@ -154,8 +195,8 @@ def test_figures_say_what_they_show() -> None:
 @pytest.mark.parametrize(
     "draw",
     [
-        memory.plot_latency, memory.plot_distances, memory.plot_conflicts, memory.plot_read_bandwidth,
-        memory.plot_in_flight, lambda found: tensor_rate.plot_wgmma(found, (1, 4, 1), 2),
+        memory.plot_chased, lambda found: memory.plot_distances(found, device()), memory.plot_conflicts,
+        memory.plot_read_bandwidth, memory.plot_in_flight, lambda found: tensor_rate.plot_wgmma(found, (1, 4, 1), 2),
     ],
 )  # fmt: skip
 def test_house_style(draw: Callable[[Recording], Figure]) -> None:

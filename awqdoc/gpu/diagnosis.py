@@ -19,7 +19,11 @@ from awqdoc.gpu.datasheets import DATA_SHEETS
 
 Row = Mapping[str, Any]
 Span = tuple[float, float]
-LOAD, WAIT, WORK = 0, 6, (1, 2, 3)  # marks of awqdoc.gpu.xray.PHASES; after 1 to 3 a warp dequantizes and multiplies
+# Marks of awqdoc.gpu.xray.PHASES; after 1 to 3 a warp dequantizes and multiplies.
+LOAD, ARRIVED, WAIT, WORK = 0, 1, 6, (1, 2, 3)
+# A phase that has no mark of its own. In pipeline.cu a barrier of all warps stands before mark 1, and the clock is read
+# before it lets go (BAR.SYNC.DEFER_BLOCKING): there what follows mark 1 is the wait for the other warps.
+OTHERS, WITH_BARRIER = 8, "pipeline"
 MODELLED = "modelled"
 EVENTS = "CUDA events around a graph replay, median"
 CLOCK = "clock64, aligned by globaltimer"
@@ -77,6 +81,11 @@ CASES = (
         _at_least("waiting", 0.40),
     ),
     Case(
+        "issuing of loads", "warps that multiply start loads for 40 % of their time or more, and no rule above holds",
+        "Let one thread fetch whole records by bulk copies, and the others only multiply.",
+        _at_least("issuing loads", 0.40),
+    ),
+    Case(
         "latency of instructions", "chosen warps work for 40 % of their time or more, and no rule above holds",
         "Give each scheduler more warps that are ready, or each warp more independent instructions.",
         _at_least("working", 0.40),
@@ -99,7 +108,7 @@ class Report:
     stalls : list of (str, Value)
         Why warps issued nothing: reason, mean number of warps held by it for each cycle that issues; most first.
     phases : dict
-        Phase number -> share of the chosen warps' time, from 0 to 1. Those that only load are in `loading`.
+        Phase number, or `OTHERS` -> share of the chosen warps' time, from 0 to 1; without those that only load.
     loading : dict
         The same of the warps that issue loads and do nothing else.
     bottleneck : Case
@@ -143,12 +152,14 @@ def diagnose(rows: Sequence[Row], gpu: str, shape: str, bits: int, bandwidth: Va
     values |= _occupancy(rows, gpu)
     values |= _counters(rows)
     values |= _blocks(rows, gpu)
-    warps = _warps(rows)
+    warps = warp_spans(rows)
     loaders = {key: spans for key, spans in warps.items() if not any(phase in WORK for phase, _ in spans)}
     workers = {key: spans for key, spans in warps.items() if key not in loaders}
     phases = _shares(workers)
     if phases:
-        values["waiting"] = Value(phases.get(WAIT, 0.0), "", MARKS)
+        values |= _waiting(workers, {row["block"]: row["begin_ns"] for row in rows if row["what"] == "block"})
+        values["waiting for other warps"] = Value(phases.get(OTHERS, 0.0), "", MARKS)
+        values["issuing loads"] = Value(phases.get(LOAD, 0.0), "", MARKS)
         values["working"] = Value(sum(phases.get(phase, 0.0) for phase in WORK), "", MARKS)
         values["overlap of load and multiply"] = Value(_overlap(warps), "", MARKS)
     bottleneck = next(case for case in CASES if case.holds(values))
@@ -197,6 +208,7 @@ def _occupancy(rows: Sequence[Row], gpu: str) -> dict[str, Value]:
     }
 
 
+SECTORS = "l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio"
 # Name in the report -> metric, factor to its unit, unit.
 _COUNTED = {
     "achieved occupancy": ("sm__warps_active.avg.pct_of_peak_sustained_active", 0.01, ""),
@@ -206,7 +218,7 @@ _COUNTED = {
     "L2 hit rate": ("lts__t_sector_hit_rate.pct", 0.01, ""),
     "tensor pipes active": ("sm__pipe_tensor_op_hmma_cycles_active.avg.pct_of_peak_sustained_elapsed", 0.01, ""),
     "issue slots used": ("smsp__issue_active.avg.pct_of_peak_sustained_active", 0.01, ""),
-    "sectors per load": ("l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio", 1, "sectors"),
+    "sectors per load": (SECTORS, 1, "sectors"),
 }
 
 
@@ -215,7 +227,8 @@ def _counters(rows: Sequence[Row]) -> dict[str, Value]:
     return {
         name: Value(factor * counted[metric], unit, metric)
         for name, (metric, factor, unit) in _COUNTED.items()
-        if metric in counted
+        # A ratio over no requests is reported as 0, and is none.
+        if metric in counted and (metric != SECTORS or counted[metric] > 0)
     }
 
 
@@ -251,16 +264,41 @@ def _blocks(rows: Sequence[Row], gpu: str) -> dict[str, Value]:
     }
 
 
-def _warps(rows: Sequence[Row]) -> dict[tuple[int, int], list[tuple[int, Span]]]:
-    """Turn marks into (phase, from when to when) of each chosen warp."""
+def warp_spans(rows: Sequence[Row]) -> dict[tuple[int, int], list[tuple[int, Span]]]:
+    """Turn the marks of a cell into (block, warp) -> (phase, from when to when, in ns), in order of time."""
+    barrier = any(row["what"] == "launch" and row.get("kernel_name") == WITH_BARRIER for row in rows)
     marks: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for row in rows:
         if row["what"] == "mark":
-            marks.setdefault((row["block"], row["warp"]), []).append((row["at_ns"], row["phase"]))
+            marks.setdefault((row["block"], row["warp"]), []).append(
+                (row["at_ns"], OTHERS if barrier and row["phase"] == ARRIVED else row["phase"])
+            )
     return {
         warp: [(phase, (at, then)) for (at, phase), (then, _) in pairwise(sorted(found, key=lambda mark: mark[0]))]
         for warp, found in marks.items()
     }
+
+
+def _waiting(workers: Mapping[tuple[int, int], list[tuple[int, Span]]], begun: Mapping[int, int]) -> dict[str, Value]:
+    """Say when the first data was there, and for how much of their time warps that multiply wait.
+
+    A wait for what is there already takes time too, that of asking and of the mark. What waits would take if each were
+    as short as the shortest is told apart; only the rest was for the memory.
+    """
+    arrived = [
+        begin - begun.get(block, 0)
+        for (block, _), spans in workers.items()
+        for begin in [begin for phase, (begin, _) in spans if phase in (ARRIVED, OTHERS)][:1]
+    ]
+    waits = [end - begin for spans in workers.values() for phase, (begin, end) in spans if phase == WAIT]
+    total = sum(end - begin for spans in workers.values() for _, (begin, end) in spans)
+    found = {"waiting": Value(sum(waits) / total, "", MARKS)}
+    if arrived:
+        found = {"first data seen": Value(median(arrived), "ns", f"{MARKS}: since its block began, median"), **found}
+    if waits:
+        least = f"{MARKS}: if each wait were as short as the shortest, {min(waits)} ns"
+        found["waiting at least"] = Value(min(waits) * len(waits) / total, "", least)
+    return found
 
 
 def _shares(warps: Mapping[tuple[int, int], list[tuple[int, Span]]]) -> dict[int, float]:
@@ -281,7 +319,7 @@ def _overlap(warps: Mapping[tuple[int, int], list[tuple[int, Span]]]) -> float:
     for block in {block for block, _ in warps}:
         spans = [span for (owner, _), found in warps.items() if owner == block for span in found]
         loads = [begin for phase, (begin, _) in spans if phase == LOAD]
-        arrivals = [begin for phase, (begin, _) in spans if phase == 1]
+        arrivals = [begin for phase, (begin, _) in spans if phase in (ARRIVED, OTHERS)]
         if loads and arrivals and max(arrivals) > min(loads):
             begin, end = min(loads), max(arrivals)
             working = [(max(b, begin), min(e, end)) for phase, (b, e) in spans if phase in WORK]

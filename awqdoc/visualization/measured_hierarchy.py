@@ -21,6 +21,8 @@ PUBLISHED = {
     "8.0": {"shared memory": 29.0, "L2 cache": 261.5, "memory": 466.0},
     "9.0": {"shared memory": 29.0, "L2 cache": 263.0, "memory": 478.8},
 }
+# Bytes that shared memory and L1, which are one array, give an SM in a cycle: 4 from each of 32 banks.
+PER_CYCLE = 128
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def named_plateaus(recording: Recording) -> list[tuple[str, Plateau]]:
 
 
 @styled
-def plot_latency(recording: Recording) -> Figure:
+def plot_chased(recording: Recording) -> Figure:
     """Draw cycles per load over footprint, the plateaus that the code found, and where the L2 cache ends."""
     found = chased(recording)
     figure, axes = new_figure("One load after the other: how long each takes", height=3.8)
@@ -97,13 +99,14 @@ def plot_latency(recording: Recording) -> Figure:
             [plateau.first, plateau.last], [plateau.cycles] * 2, linewidth=4, alpha=0.7, color=colour(HUES[name]),
             solid_capstyle="butt",
         )  # fmt: skip
-        axes.annotate(
-            f"{name}: {plateau.cycles:.0f}", (plateau.first, plateau.cycles), xytext=(0, 7),
+        axes.annotate(  # to the upper left of its end, where a staircase leaves room
+            f"{name}: {plateau.cycles:.0f}", (plateau.last, plateau.cycles), xytext=(0, 11), ha="right",
             textcoords="offset points", fontsize=9, color=colour(HUES[name]),
         )  # fmt: skip
         span = f"{si(plateau.first, 'B', binary=True)} to {si(plateau.last, 'B', binary=True)}"
         told.append(f"{name}, {span}: {plateau.cycles:.0f} cycles")
-    axes.axvline(chip(recording)["l2_bytes"], color=colour("ink"), linestyle=":", linewidth=1.2, label="size of L2")
+    l2 = chip(recording)["l2_bytes"]
+    axes.axvline(l2, ymax=0.85, color=colour("ink"), linestyle=":", linewidth=1.2, label="size of L2")
     axes.set_xscale("log")
     ticks = [2**power for power in range(12, 30, 4)]
     axes.set_xticks(ticks, [si(tick, "B", binary=True) for tick in ticks], fontsize=9)
@@ -118,8 +121,8 @@ def plot_latency(recording: Recording) -> Figure:
 def measured_levels(recording: Recording) -> list[Level]:
     """Return shared memory, L1, L2 and memory, with latency and with the bandwidth at a footprint of their own.
 
-    Of several plateaus that one cache holds, the widest counts. L1 is read with the slice that gives most, L2 past
-    L1 at a quarter of its size, memory with the largest slice.
+    Of several plateaus that one level has, the nearest counts, that of the smallest footprints. L1 is read with the
+    slice that gives most, L2 past L1 at a quarter of its size, memory with the largest slice.
     """
     sms, l2 = chip(recording)["sms"], chip(recording)["l2_bytes"]
     (shared,) = probe_rows(recording, "read shared memory")
@@ -136,9 +139,9 @@ def measured_levels(recording: Recording) -> list[Level]:
     for name, row in reads.items():
         mine = [plateau for called, plateau in named_plateaus(recording) if called == name]
         if mine:
-            widest = max(mine, key=lambda plateau: plateau.last / plateau.first)
-            reach = f"{si(widest.first, 'B', binary=True)} to {si(widest.last, 'B', binary=True)}"
-            levels.append(Level(name, widest.cycles, rate(row), _per_cycle(row, sms), reach))
+            nearest = mine[0]
+            reach = f"{si(nearest.first, 'B', binary=True)} to {si(nearest.last, 'B', binary=True)}"
+            levels.append(Level(name, nearest.cycles, rate(row), _per_cycle(row, sms), reach))
     return levels
 
 
@@ -146,28 +149,50 @@ def _per_cycle(row: Row, sms: int) -> float:
     return float(row["bytes"] / sms / median(row["cycles"]))
 
 
+def level_sizes(recording: Recording, device: Recording) -> dict[str, str]:
+    """Return the size of each level as a device report tells it, for readers; none if that is of another GPU."""
+    if device.provenance["gpu"] != recording.provenance["gpu"]:
+        return {}
+    facts = {row["fact"]: row["value"] for row in device.rows}
+    sizes = {
+        "shared memory": (facts.get("shared memory per SM"), " per SM"),
+        "L1 cache": (facts.get("L1 cache and shared memory per SM"), " per SM\nwith shared memory"),
+        "L2 cache": (facts.get("L2 cache"), ""),
+        "memory": (facts.get("memory"), ""),
+    }
+    return {name: si(size, "B", binary=True) + where for name, (size, where) in sizes.items() if size}
+
+
 @styled
-def plot_distances(recording: Recording) -> Figure:
-    """Draw each level's distance in cycles, with its bandwidth beside it: the hierarchy as it was measured."""
-    levels = measured_levels(recording)
-    figure, axes = new_figure(f"{recording.provenance['gpu']}: how far away is the memory?", height=2.8)
+def plot_distances(recording: Recording, device: Recording) -> Figure:
+    """Draw the hierarchy as it was measured: each level's distance in cycles, with its size and bandwidth beside it."""
+    levels, sizes = measured_levels(recording), level_sizes(recording, device)
+    figure, axes = new_figure(f"{recording.provenance['gpu']}: how far away is the memory?", height=3.6)
     places = range(len(levels))
     axes.hlines(list(places), 10, [level.cycles for level in levels], color=colour("grid"), linewidth=6)
     axes.plot([level.cycles for level in levels], list(places), "o", markersize=8, color=colour("blue"))
     for place, level in zip(places, levels, strict=True):
         axes.annotate(f"{level.cycles:.0f}", (level.cycles, place), xytext=(8, -3), textcoords="offset points")
     axes.set_xscale("log")
-    axes.set_xlim(10, 3 * max(level.cycles for level in levels))
-    log_axis(axes.xaxis)
-    axes.set_xlabel("cycles of the SM's clock until a load has its value (log)")
-    axes.set_yticks(list(places), [level.name for level in levels])
+    axes.set_xlim(10, 2.6 * max(level.cycles for level in levels))
+    ticks = [10, 30, 100, 300, 1000]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("cycles until a load has its value (log)")
+    named = [f"{level.name}\n{sizes.get(level.name, '')}".strip() for level in levels]
+    axes.set_yticks(list(places), named, fontsize=9)
     axes.set_ylim(len(levels) - 0.5, -0.5)
     beside = axes.secondary_yaxis("right")
-    beside.set_yticks(list(places), [si(level.bandwidth, "B/s") for level in levels], fontsize=9)
+    rates = [f"{si(level.bandwidth, 'B/s')}\n{level.per_cycle:.0f} B/cycle/SM" for level in levels]
+    beside.set_yticks(list(places), rates, fontsize=9)
     beside.tick_params(length=0)
     beside.spines["right"].set_visible(False)
-    told = "; ".join(f"{x.name} {x.cycles:.0f} cycles, {si(x.bandwidth, 'B/s')}" for x in levels)
-    return describe(figure, f"Latency and bandwidth by level: {told}.", recording)
+    told = "; ".join(
+        f"{x.name} {sizes.get(x.name, '')} {x.cycles:.0f} cycles, {si(x.bandwidth, 'B/s')}, "
+        f"{x.per_cycle:.0f} bytes per cycle and SM"
+        for x in levels
+    )
+    return describe(figure, f"Size, latency and bandwidth by level: {' '.join(told.split())}.", recording)
 
 
 def data_sheet(recording: Recording) -> DataSheet | None:
@@ -177,12 +202,14 @@ def data_sheet(recording: Recording) -> DataSheet | None:
 
 
 def levels_table(recording: Recording) -> Table:
-    """Tabulate the levels: latency beside the published one, bandwidth in all and per SM and cycle, data sheet."""
+    """Tabulate the levels: latency beside the published one, bandwidth in all and per SM and cycle, the promise."""
     hertz, sheet = clock(recording), data_sheet(recording)
     published = PUBLISHED.get(str(recording.provenance.get("compute_capability")), {})
     rows = []
     for level in measured_levels(recording):
-        promised = si(sheet.bandwidth, "B/s") if sheet and level.name == "memory" else ""
+        promised = f"{PER_CYCLE} B/cycle/SM" if level.name in ("shared memory", "L1 cache") else ""
+        if sheet and level.name == "memory":
+            promised = si(sheet.bandwidth, "B/s")
         rows.append(
             [
                 level.name, level.reach, f"{level.cycles:.0f}", f"{published.get(level.name, '')}",
@@ -191,10 +218,11 @@ def levels_table(recording: Recording) -> Table:
             ]
         )  # fmt: skip
     columns = [
-        "level", "found at", "latency, cycles", "published, cycles", "ns", "bandwidth", "bytes per cycle and SM",
-        "data sheet",
+        "level", "found at", "latency, cycles", "published, cycles", "ns", "bandwidth", "B/cycle/SM",
+        "promised",
     ]  # fmt: skip
-    return Table(columns, rows, recording, f"ns at {si(hertz, 'Hz')}; published: Luo et al.")
+    title = f"ns at {si(hertz, 'Hz')}; published: Luo et al.; promised: bytes by 32 banks, TB/s by the data sheet"
+    return Table(columns, rows, recording, title)
 
 
 @styled

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from awqdoc.recordings import Recording
-from awqdoc.visualization.measured_hierarchy import data_sheet, probe_rows, rate
+from awqdoc.visualization.measured_hierarchy import PER_CYCLE, chip, data_sheet, probe_rows, rate
 from awqdoc.visualization.style import colour, describe, legend, new_figure, si, styled
 from awqdoc.visualization.tables import Table
 
@@ -49,23 +49,41 @@ def fixed_cost(recording: Recording, left: str, way: Way, warpgroups: int) -> tu
     return float(fixed), float(slope)
 
 
+def operand_cycles(columns: int, left: str) -> float:
+    """Return the cycles (modelled) in which shared memory gives a wgmma its operands, FP16, 128 bytes in a cycle.
+
+    They are 16 k of N columns of B and, if A is there too, of 64 rows.
+    """
+    rows = columns + (64 if left == "shared memory" else 0)
+    return rows * 16 * 2 / PER_CYCLE
+
+
 @styled
 def plot_wgmma(recording: Recording, way: Way, warpgroups: int) -> Figure:
-    """Draw cycles for each wgmma over its columns, by where the left operand is, above what the tensor cores need."""
+    """Draw cycles for each wgmma over its columns, by where A is, beside what tensor cores and shared memory need."""
     groups = "two warpgroups" if warpgroups == 2 else "one warpgroup"
-    figure, axes = new_figure(f"wgmma, 64 × N × 16: {groups}, {WAYS[way]}", height=3.8)
+    figure, axes = new_figure(f"wgmma, 64 × N × 16: {groups}, {WAYS[way]}", height=4.0)
     told = []
-    last = 0
+    columns: set[int] = set()
     for left, (hue, marker) in LEFTS.items():
         points = wgmma_cycles(recording, left, way, warpgroups)
         axes.plot(list(points), list(points.values()), marker=marker, color=colour(hue), label=f"A in {left}")
         told.append(f"A in {left}: " + ", ".join(f"{cycles:.0f} at {n}" for n, cycles in points.items()))
-        last = max(last, *points)
-    axes.plot([0, last], [0, last / 2], ":", color=colour("ink"), label="N / 2")
-    axes.set_xticks(range(0, last + 1, 32))
-    axes.set_xlabel("columns N (tokens)")
-    axes.set_ylabel("cycles of the SM for each wgmma")
-    axes.set_ylim(0, None)
+        columns |= set(points)
+    ends = [min(columns, default=8), max(columns, default=256)]
+    axes.plot(ends, [n / 2 for n in ends], ":", color=colour("ink"), label="N / 2 (modelled)")
+    line = [n for n in sorted({*columns, *ends}) if n <= 64]
+    through = [operand_cycles(n, "shared memory") for n in line]
+    axes.plot(line, through, "--", color=colour("purple"), label="16 + N / 4 (modelled)")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    ticks = [2**power for power in range(2, 9)]
+    shown = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+    axes.set_xticks(shown, [str(tick) for tick in shown])
+    axes.set_yticks(ticks[:-1], [str(tick) for tick in ticks[:-1]])
+    axes.minorticks_off()
+    axes.set_xlabel("columns N, the tokens (log)")
+    axes.set_ylabel("cycles of the SM (log)")
     legend(axes)
     return describe(figure, f"Cycles of a wgmma over N. {'; '.join(told)}.", recording)
 
@@ -106,3 +124,18 @@ def mma_latency(recording: Recording) -> float:
     """Return the cycles from one mma.sync m16n8k16 to another that needs its result: one warp, one sum."""
     (row,) = probe_rows(recording, "mma.sync", warps=1, chains=1)
     return float(median(row["cycles"]))
+
+
+def clock_at_work(recording: Recording) -> float | None:
+    """Return the SM's clock in Hz while wgmmas ran: cycles of a block over the seconds of its launch.
+
+    It is the slope of a line through all wgmma launches, so that what is the same in each, the launch itself, does not
+    count. None where there is no wgmma.
+    """
+    rows = probe_rows(recording, "wgmma")
+    if len(rows) < 3:
+        return None
+    products = [row["flop"] / chip(recording)["sms"] / (2 * 64 * 16 * row["columns"]) for row in rows]
+    cycles = [count * median(row["cycles"]) for count, row in zip(products, rows, strict=True)]
+    slope, _ = np.polyfit(cycles, [median(row["seconds"]) for row in rows], 1)
+    return float(1 / slope)

@@ -107,16 +107,13 @@ assert not published or (worse < 0.9 and better > 2)
 
 # %%
 # **Step 6 is for more tokens**, where the tensor cores become the limit, and the way of X
-# through shared memory. For one token it is slower than step 7, in which the thread that
-# fetches was the last bottleneck: ``fetch.cuh`` tells of one instruction that mended it.
-# **Step 8 has no new kernel**: it hides what every launch costs, which counts most where
-# the kernel is short.
+# through shared memory. For one token step 7 is faster; what held it back last was the
+# thread that fetches (``fetch.cuh``). **Step 8 has no new kernel**: it hides what every
+# launch costs, which counts most where the kernel is short.
 
 more = bought(large, 64, "cuda_warpgroups", "cuda_stripes")
 few = bought(large, 1, "cuda_small_batch", "cuda_warpgroups")
-print(
-    f"step 6 over step 5, 64 tokens: {more:.2f}; step 7 over step 6, one token: {few:.2f}"
-)
+print(f"step 6 over 5, 64 tokens: {more:.2f}; step 7 over 6, one token: {few:.2f}")
 assert not published or (more > 1.8 and few > 1.1)
 hidden = [bought(s, 1, "cuda_overlapped", "cuda_small_batch") for s in (small, large)]
 print(f"step 8 over step 7, one token: {small} {hidden[0]:.2f}, {large} {hidden[1]:.2f}")
@@ -152,9 +149,8 @@ assert not published or min(ends.values()) >= 128, ends
 # %%
 # **Then both wait for the tensor cores**, and there INT4 has nothing to gain: it multiplies
 # in FP16 as cuBLAS does, and unpacks besides. On small layers the lead ends first: 16 tiles
-# of 256 columns are shared by up to eight blocks each. Each adds up and stores a part of
-# the sums, but all sums cross the L2 cache for that, more of them the more tokens. (Two
-# blocks that share a tile are a cluster, and spare it: ``reduction.cuh``.)
+# of 256 columns are shared by up to eight blocks each, whose sums cross the L2 cache, more
+# of them the more tokens. (Two blocks are a cluster, and spare that: ``reduction.cuh``.)
 #
 # The files
 # ---------
