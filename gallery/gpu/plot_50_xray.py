@@ -6,8 +6,7 @@ What does the GPU do while a kernel runs?
 the top step of :ref:`the ladder <sphx_glr_gallery_marlin_plot_30_ladder.py>` is X-rayed:
 its own source, compiled with marks, writes down when each block ran on which SM and what
 some warps did when; Nsight Compute reads the hardware's counters. Beside it stand a lower
-step and cuBLAS in FP16. What lies in which memory meanwhile is the next page,
-:ref:`sphx_glr_gallery_gpu_plot_55_memory_snapshot.py`.
+step and cuBLAS in FP16.
 
 As a program it takes ``--device 0``, ``--snapshot``, ``--visualize``, ``--benchmark``,
 ``--monitor 10`` and ``--kernel-config "132,1,1;288,1,1"``, and shows that alone.
@@ -37,9 +36,7 @@ parser.add_argument("--snapshot", action="store_true", help="what lies in which 
 parser.add_argument("--visualize", action="store_true", help="blocks and phases, drawn")
 parser.add_argument("--benchmark", action="store_true", help="measure here, and report")
 parser.add_argument("--monitor", type=float, metavar="SECONDS", help="watch this GPU")
-parser.add_argument(
-    "--kernel-config", metavar="GX,GY,GZ;BX,BY,BZ", help="step 8 so launched"
-)
+parser.add_argument("--kernel-config", metavar="GX,GY,GZ;BX,BY,BZ", help="step 8, so cut")
 options = script.parse(parser)
 given = {key for key, it in vars(options).items() if it is not None and it is not False}
 given, parts = given - {"output_dir"}, {"visualize", "snapshot", "benchmark"}
@@ -53,10 +50,9 @@ if options.device is not None:
         print("MIG is on: put a slice's name, by nvidia-smi -L, in CUDA_VISIBLE_DEVICES.")
 if options.monitor is not None:
     watch(options.monitor)
-device = awqdoc.measure("device")
+device, asks = awqdoc.measure("device"), footprints.LADDER["cuda_small_batch"]
 if options.kernel_config:
-    asks, chip = footprints.LADDER["cuda_small_batch"], device.provenance
-    shape = occupancy.kernel_config(options.kernel_config)
+    shape, chip = occupancy.kernel_config(options.kernel_config), device.provenance
     name = f"{chip['compute_capability']}x{chip['sm_count']}"
     launch = occupancy.launch(*shape, asks.regs, asks.smem, name)
     print(vis.launch_table(launch))
@@ -187,6 +183,13 @@ display(vis.report_table(seen, 1, bounds)) if "benchmark" in asked else None
 display(vis.bottleneck_table(seen, bounds)) if "benchmark" in asked else None
 
 # %%
+# Where the bytes are (:ref:`more <sphx_glr_gallery_gpu_plot_55_memory_snapshot.py>`):
+
+if "snapshot" in asked:
+    figures["snapshot"] = vis.plot_snapshot(seen, device, 1, top)
+    print(vis.snapshot_table(seen, device, 1, top)) if given else None
+
+# %%
 # Limits
 # ------
 # - The trace is of one launch alone; in the times, launches overlap. Clocks of two SMs are
@@ -194,7 +197,4 @@ display(vis.bottleneck_table(seen, bounds)) if "benchmark" in asked else None
 # - cuBLAS has no marks, only counters. Counters are of other launches than the times, many
 #   of them, each with cold caches. Where they may not be read, what needs them is left out.
 
-if "snapshot" in asked:
-    figures["snapshot"] = vis.plot_snapshot(seen, device, 1, top)
-    print(vis.snapshot_table(seen, device, 1, top)) if given else None
 script.show(figures, options.output_dir)
