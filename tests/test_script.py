@@ -38,6 +38,7 @@ FIGURES = {
     "plot_30_hierarchy": {"latency.png", "hierarchy.png", "bytes_in_flight.png", "wgmma.png"},
     "plot_50_xray": {"blocks_1.png", "phases.png", "stalls.png", "tensor_activity.png", "live.png", "snapshot.png"},
     "plot_55_memory_snapshot": {"snapshot.png", "words.png"},
+    "plot_40_claims": {"memory_parts.png", "claimed_speed.png"},
     "plot_10_batch_sweep": {"latency_comparison.png", "throughput_scaling.png", "performance_results.csv"},
 }
 
