@@ -7,12 +7,12 @@
 // - Split: `split` blocks have an equal part of one tile each, and are ready at the same time. Each adds up and stores its
 //   own share of the tile, so that nobody waits while one adds for all. For layers with fewer tiles than SMs.
 // - Pairs: split in two, and the two are a cluster, which write straight into each other's shared memory: that saves some
-//   4 us of 25. Clusters of more blocks leave SMs idle: they must lie in one GPC, and not all GPCs have 16 SMs.
+//   4 us of 25. Clusters of more blocks were slower: one must lie in one GPC, and it seems that not all have 16 SMs.
 //
 // Every block must be on an SM, or somebody waits for ever: no more blocks than SMs, nor than units.
 //
 // PAIRS (1: the blocks are in clusters of two) is given by the compiler's options. The rest is not: where the compiler knew
-// `split` too, it made a wgmma of 64 tokens wait for the one before, which cost a third.
+// `split` too, it made a wgmma of 64 tokens wait for the one before, which cost up to a third.
 #pragma once
 #include "fetch.cuh"
 #include "wgmma.cuh"
