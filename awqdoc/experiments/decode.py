@@ -130,7 +130,7 @@ def _first_logits(decoder: Decoder) -> torch.Tensor:
 
 def _words(device: str) -> torch.Tensor:
     """Return the FP16 weight of lm_head as int32 words, about a gigabyte to read."""
-    return _weights(*MODELS[0], device).head.prepared["weight"].flatten().view(torch.int32)
+    return _weights(*MODELS[0], device).head.tensors["weight"].flatten().view(torch.int32)
 
 
 def _timed(decoders: dict[Model, Decoder], device: str) -> tuple[dict[Any, list[float]], Row]:

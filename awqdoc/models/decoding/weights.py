@@ -17,6 +17,7 @@ from awqdoc import gpu
 from awqdoc.errors import AwqdocError
 from awqdoc.formats import Problem, QuantizedWeight
 from awqdoc.kernels import adapter
+from awqdoc.kernels.dispatch import Prepared, matmul
 from awqdoc.kernels.table import KERNELS, why_not
 from awqdoc.models.decoding.budget import GROUP_SIZE, head_size, refuse_large_model, shapes
 from awqdoc.models.linear import QuantizedLinear
@@ -25,20 +26,8 @@ from awqdoc.quantize import round_to_nearest
 SEED = 0
 
 
-@dataclass(frozen=True)
-class Product:
-    """Y = X W by one backend.
-
-    Attributes
-    ----------
-    backend : str
-        A name of `awqdoc.kernels.table.KERNELS`.
-    prepared : dict
-        What the backend's ``prepare`` returned.
-    """
-
-    backend: str
-    prepared: dict[str, torch.Tensor]
+class Product(Prepared):
+    """Y = X W by one backend, with the weight in its layout."""
 
     @classmethod
     def of(cls, weight: QuantizedWeight, backend: str, place: str) -> Product:
@@ -64,8 +53,7 @@ class Product:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return X W, [M, N]; X [M, K], float16 unless the backend is ``fp16``, which takes the weight's dtype."""
-        y: torch.Tensor = adapter(KERNELS[self.backend]).matmul(x, self.prepared)
-        return y
+        return matmul(x, self)
 
 
 @dataclass(frozen=True)
@@ -117,7 +105,7 @@ class Weights:
             self.norm,
             *(t for layer in self.layers for t in (layer.input_norm, layer.post_norm)),
         ]
-        tensors += [tensor for product in self.products for tensor in product.prepared.values()]
+        tensors += [tensor for product in self.products for tensor in product.tensors.values()]
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
 
@@ -236,7 +224,7 @@ def _product(linears: Sequence[Any], backend: str, dtype: torch.dtype, place: st
     quantized = [linear for linear in linears if isinstance(linear, QuantizedLinear)]
     if len(quantized) == len(linears):
         product = Product.of(_beside([linear.quantized_weight for linear in quantized]), backend, place)
-        return Product(backend, {"weight": product.prepared["weight"].to(dtype)}) if backend == "fp16" else product
+        return Product(backend, {"weight": product.tensors["weight"].to(dtype)}) if backend == "fp16" else product
     if quantized or not all(isinstance(linear, nn.Linear) for linear in linears):
         raise AwqdocError(f"{place} must be all quantized or none: use a checkpoint that leaves none of them out.")
     if backend != "fp16":
