@@ -14,6 +14,12 @@ from awqdoc.errors import AwqdocError
 SOURCES = Path(__file__).parent / "kernels" / "cuda"
 
 
+def missing() -> str | None:
+    """Say that cuda-core is not installed, or return None: what an experiment with kernels of ours needs."""
+    there = importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core")
+    return None if there else "cuda-core is not installed (pip install awqdoc[cuda])"
+
+
 @cache
 def cubin(file: str, arch: str, **defines: int) -> Any:
     """Compile a source of `SOURCES` to machine code; needs no GPU.

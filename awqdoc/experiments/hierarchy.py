@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from awqdoc import gpu
+from awqdoc.compile import missing as missing
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import works
 from awqdoc.gpu.probes import Probed, bandwidth, latency, sms, tensor
@@ -53,12 +53,6 @@ def check(kind: str) -> None:
 def forget() -> None:
     """Free the memory that is read."""
     _words.cache_clear()
-
-
-def missing() -> str | None:
-    """Say that cuda-core is, or return None."""
-    there = importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core")
-    return None if there else "cuda-core is not installed (pip install awqdoc[cuda])"
 
 
 def run(device: str, kind: str) -> list[Row]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from awqdoc import gpu, profiling
+from awqdoc.compile import missing as missing
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import works
 from awqdoc.experiments.kernels import COLD_BYTES, LARGEST_ERROR, WORKSPACES
@@ -48,12 +48,6 @@ def forget() -> None:
     """Free the memory that the weight and its copies hold."""
     _prepared.cache_clear()
     works.random_weight.cache_clear()
-
-
-def missing() -> str | None:
-    """Say that cuda-core is, or return None."""
-    there = importlib.util.find_spec("cuda") and importlib.util.find_spec("cuda.core")
-    return None if there else "cuda-core is not installed (pip install awqdoc[cuda])"
 
 
 def run(device: str, kernel: str, m: int) -> list[Row]:
