@@ -19,7 +19,7 @@ from awqdoc.gpu import counters, diagnosis, xray
 
 TOOLS = Path(torch.__file__).parents[1] / "triton/backends/nvidia/bin"
 MARKED = sorted(path.name for path in compile.SOURCES.glob("*.cu") if "//XRAY xray_begin();" in path.read_text())
-OWN = {"warpgroups.cu": {"TOKENS": 64, "PAIRS": 0}}
+OWN = {"small_batch.cu": {"EARLY": 6}, "warpgroups.cu": {"TOKENS": 64, "PAIRS": 0}}
 
 
 def test_a_mark_is_a_comment_until_it_is_switched_on() -> None:

@@ -49,7 +49,7 @@ small_batch(const u8* __restrict__ weight, const __grid_constant__ TensorMap x, 
 
     if (threadIdx.x >= 256) {
         const Fetch fetch{weight, x, shared_address(stages), full, empty, first, last, per_tile, 1, cache_policy(true)};
-        if (elected()) fetch.all(2);
+        if (elected()) fetch.all(EARLY);
         //XRAY xray_end();
         return;
     }

@@ -43,6 +43,8 @@ struct Ring {
 
     __device__ __forceinline__ const u8* stage(int turn) const { return stages + turn % STAGES * STAGE; }
     __device__ __forceinline__ void wait(int turn) const { barrier_wait(full + 8 * (turn % STAGES), turn / STAGES & 1); }
+    // Behind a finished wgmma that used what was read no __syncwarp is needed: it took the values of all lanes. With one
+    // ptxas would let each wgmma wait for the one before. (racecheck does not know that, and wants one.)
     __device__ __forceinline__ void release(int turn) const {
         if (threadIdx.x % 32 == 0) barrier_arrive(empty + 8 * (turn % STAGES));
     }
