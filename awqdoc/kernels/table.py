@@ -59,6 +59,16 @@ _LADDER = (
         capability=(9, 0), newest=9, n_multiple=256,
     ),
 )  # fmt: skip
+_OPPONENT = Kernel(
+    "fp16_stream",
+    "FP16, one token by our kernel (Hopper)",
+    "awqdoc.kernels.fp16_stream",
+    bits=16,
+    capability=(9, 0),
+    k_multiple=1024,
+    needs=_CUDA,
+    most_tokens=1,
+)
 _PEERS = (
     Kernel(
         "marlin_ist", "Marlin (IST-DASLab)", "awqdoc.kernels.peers.marlin_ist", bits=4,
@@ -104,6 +114,7 @@ def _on_records(kernel: Kernel) -> Kernel:
 
 
 KERNELS = {name: Kernel(**asdict(backend)) for name, backend in BACKENDS.items()}
+KERNELS[_OPPONENT.name] = _OPPONENT
 KERNELS |= {kernel.name: kernel if kernel.needs else _on_records(kernel) for kernel in _LADDER}
 KERNELS |= {kernel.name: kernel for kernel in _PEERS}
 """Name -> row."""
@@ -134,7 +145,8 @@ def why_not(
         found = "{}.{}".format(*capability)
         return f"its instructions are those of compute capability {kernel.newest}.x only; this GPU has {found}"
     if kernel.most_tokens and problem.m > kernel.most_tokens:
-        return f"it takes up to {kernel.most_tokens} tokens; M is {problem.m}"
+        most = "one token" if kernel.most_tokens == 1 else f"up to {kernel.most_tokens} tokens"
+        return f"it takes {most}; M is {problem.m}"
     if zero_points is True and not kernel.zero_points:
         return "it takes symmetric weights only"
     if zero_points is False and not kernel.symmetric:
