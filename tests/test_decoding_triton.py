@@ -32,11 +32,17 @@ mlp = llama.LlamaMLP(llama.LlamaConfig(hidden_size=32, intermediate_size=1100))
 gate, up = torch.randn(2, 2, 1100)
 torch.testing.assert_close(ours.activate(torch.cat([gate, up], 1)), mlp.act_fn(gate) * up)
 
+logits = torch.randn(3, 9000).round()  # the largest are many
+tokens, lengths = torch.zeros(3, dtype=torch.int64), torch.tensor([0, 7, 5], dtype=torch.int32)
+ours.choose(logits, tokens, lengths)
+assert tokens.tolist() == [row.index(max(row)) for row in logits.tolist()] and lengths.tolist() == [1, 8, 6]
+
+few = ours.FOR_FEW
 # sequences, kv heads, query heads to each, head size, length; one part of four tiles, two parts of two, nine of one
 cases = (5, 2, 1, 32, 200, 1), (2, 2, 4, 32, 200, 2), (1, 1, 3, 64, 513, 9)
 for batch, kv_heads, group, size, length, parts in cases:
-    ours.PROGRAMS = batch * kv_heads * parts
-    assert ours.cut(batch * kv_heads, length)[0] == parts
+    ours.FOR_FEW = 64, 2, batch * kv_heads * parts
+    assert ours.cut(batch * kv_heads, length).parts == parts
     sizes = dict(hidden_size=size * kv_heads * group, num_attention_heads=kv_heads * group, head_dim=size)
     config = llama.LlamaConfig(num_key_value_heads=kv_heads, **sizes)
     cos, sin = llama.LlamaRotaryEmbedding(config)(torch.zeros(1), torch.arange(length)[None])
@@ -58,7 +64,7 @@ for batch, kv_heads, group, size, length, parts in cases:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(cache, keys)
 
-ours.PROGRAMS = 264
+ours.FOR_FEW = few
 model, prompts = tiny_gqa(), random_windows(2, 5)
 decoder._between = lambda device: ours
 found = Decoder(weights_of(model), 2, 100).generate(prompts, 4)
@@ -80,6 +86,7 @@ ATTEND = {
     "lengths": "*i32", "length": "i32", "second": "i32", "factor": "fp32", "tiles": "i32",
 }  # fmt: skip
 HEADS = {"KV_HEADS": 8, "GROUP": 4, "ROWS": 16, "HALF": 64, "TILE": 64}
+PARTS = {"best": "*fp32", "places": "*i32"}
 COMPILED = {
     "norm_kernel": ({**dict.fromkeys(("x", "delta", "weight", "y"), "*fp16"), "size": "i32", "eps": "fp32"},
                     {"ADD": True, "BLOCK": 4096}),
@@ -87,6 +94,8 @@ COMPILED = {
     "attend_kernel": (ATTEND, {**HEADS, "PARTS": 17}),
     "combine_kernel": ({"partial": "*fp32", "peaks": "*fp32", "y": "*fp16"},
                        {"GROUP": 4, "SIZE": 128, "PARTS": 17, "BLOCK": 32}),
+    "choose_kernel": ({"logits": "*fp16", **PARTS, "size": "i32", "parts": "i32"}, {"BLOCK": 4096}),
+    "follow_kernel": ({**PARTS, "tokens": "*i64", "lengths": "*i32", "parts": "i32"}, {"BLOCK": 32}),
 }  # fmt: skip
 
 
@@ -99,12 +108,15 @@ def test_a_kernel_compiles_and_from_hopper_on_waits_for_the_one_before(name: str
 
     from awqdoc.models.decoding import triton_fused
 
+    kernel = getattr(triton_fused, name)
     pointers, constants = COMPILED[name]
     overlap = {"launch_pdl": True} if capability >= 90 else {}
     constants = {**constants, "OVERLAP": bool(overlap)}
     signature = {**pointers, **dict.fromkeys(constants, "constexpr")}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind[0] == "*"}
-    source = ASTSource(getattr(triton_fused, name), signature=signature, constexprs=constants, attrs=aligned)
+    aligned = [i for i, kind in enumerate(signature.values()) if kind[0] == "*"]
+    source = ASTSource(
+        kernel, signature=signature, constexprs=constants, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
+    )
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4, **overlap})
     code = compiled.asm["ptx"]
     assert compiled.metadata.shared <= 100 << 10  # fits the smallest SM of these generations (8.6, 8.9)
@@ -112,3 +124,4 @@ def test_a_kernel_compiles_and_from_hopper_on_waits_for_the_one_before(name: str
     assert bool(after) is bool(overlap)
     assert not overlap or ("st.global" not in before and "st.global" in after)
     assert name != "attend_kernel" or ("mma.sync" in code and "cp.async" in code)
+    assert ("prefetch.global.L2" in before) is (overlap != {} and name == "attend_kernel")

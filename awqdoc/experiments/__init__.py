@@ -89,6 +89,7 @@ _TABLE = (
     Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", minutes=0.5),
     Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
     Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", minutes=1.5),
+    Experiment("decode", "How long does a whole model take for a token, and where does it go?", minutes=1.5),
     Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import lru_cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,13 +12,16 @@ from awqdoc import gpu, profiling
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import SEED, works
 from awqdoc.kernels import floors
+from awqdoc.kernels.table import KERNELS
 from awqdoc.models.decoding import Decoder, Launch, Weights, kinds, llama_3_8b, random_weights
+from awqdoc.profiling import trace
 
 AXES: dict[str, tuple[Any, ...]] = {"batch": (1, 2, 4, 8, 16, 32, 64)}
 CPU = False
 # The backend of the layers' products and that of lm_head. All have the same weights, rounded to 4 bits.
 MODELS = (
     ("fp16", "fp16"),
+    ("fp16_stream", "fp16_stream"),
     ("cuda_overlapped", "fp16"),
     ("cuda_overlapped", "cuda_overlapped"),
     ("gptqmodel_marlin", "fp16"),
@@ -83,6 +83,10 @@ def _decoders(device: str, batch: int) -> tuple[dict[Model, Decoder], dict[Model
     skipped: list[Row] = []
     wanted = torch.empty(0)
     for model in MODELS:
+        backend = KERNELS[model[0]]
+        if backend.bits == 16 and 0 < backend.most_tokens < batch:
+            skipped.append(_row("step", model, skipped=f"{backend.title}: more are left to torch's product"))
+            continue
         try:
             weights = _weights(*model, device)
         except AwqdocError as error:
@@ -160,18 +164,7 @@ def _kinds(model: Model, decoder: Decoder) -> list[Row]:
 
 def _launches(step: Callable[[], None]) -> list[Launch]:
     """Return the kernels of a call, with copies and fills, as torch's profiler saw them."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        step()
-        torch.cuda.synchronize()
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    seen = [event for event in events if event.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
-    if not seen:
-        raise AwqdocError("torch's profiler saw no kernel: end other profilers, then measure again.")
+    seen = trace.events(step, "kernel", "gpu_memcpy", "gpu_memset")
     return [Launch(event["name"], event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6) for event in seen]
 
 

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,6 +22,7 @@ from awqdoc.formats import Problem
 from awqdoc.gpu import counters, xray
 from awqdoc.kernels import adapter
 from awqdoc.kernels.table import KERNELS, why_not
+from awqdoc.profiling import trace
 
 SHAPE = "28672x4096"
 AXES: dict[str, tuple[Any, ...]] = {"kernel": ("cuda_overlapped", "cuda_pipeline", "fp16"), "m": (1, 64)}
@@ -166,19 +164,7 @@ def _fp16_launch(counted: counters.Counted, call: Any) -> Row:
 
 
 def _profiled(call: Any) -> Row:
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        call()
-        torch.cuda.synchronize()
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    kernels = [event for event in events if event.get("cat") == "kernel"]
-    if not kernels:
-        raise AwqdocError("torch's profiler saw no kernel of cuBLAS: end other profilers, then measure again.")
-    longest = max(kernels, key=lambda event: event["dur"])
+    longest = max(trace.events(call, "kernel"), key=lambda event: event["dur"])
     said = longest["args"]
     x, y, z = said["block"]
     return {

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 KINDS = ("embedding", "norm", "linear", "attention", "activation", "lm_head", "sampling", "gaps")
 """The kinds of work. The rotation of queries and keys and the append to the cache are part of attention."""
 
-# Our kernels outside the products, by name; torch's greedy choice, by a part of its name.
+# Our kernels outside the products, by name.
 _OURS = {
     "norm_kernel": "norm",
     "attend_kernel": "attention",
     "combine_kernel": "attention",
     "activate_kernel": "activation",
+    "choose_kernel": "sampling",
+    "follow_kernel": "sampling",
 }
-_CHOICE = "argmax"
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,17 @@ def kinds(launches: Sequence[Launch]) -> dict[str, float]:
     """Charge the time from the first kernel's begin to the last one's end: kind of work -> seconds, which add up to it.
 
     A kernel is charged from the end of the one before it: what began early only waited, or fetched its weight while the
-    other still ran. Time in which nothing ran counts as gaps. What is not ours, nor the greedy choice and what follows
-    it, is the embedding before the first norm, a product before the last, and the product with lm_head behind it.
+    other still ran. Time in which nothing ran counts as gaps. What is none of our kernels between products is the
+    embedding before the first norm, a product of a layer before the last, and the product with lm_head behind it.
     """
     ordered = sorted(launches, key=lambda launch: launch.end)
     names = [_OURS.get(launch.name) for launch in ordered]
     norms = [number for number, name in enumerate(names) if name == "norm"]
     first, last = (norms[0], norms[-1]) if norms else (0, -1)
-    choices = [n for n, launch in enumerate(ordered) if _CHOICE in launch.name.lower() and n > last]
-    choice = choices[0] if choices else len(ordered)
     found = dict.fromkeys(KINDS, 0.0)
     done = min((launch.begin for launch in ordered), default=0.0)
     for number, launch in enumerate(ordered):
-        other = "linear" if number < last else "lm_head" if number < choice else "sampling"
+        other = "linear" if number < last else "lm_head"
         found["gaps"] += max(0.0, launch.begin - done)
         found["embedding" if number < first else names[number] or other] += launch.end - max(done, launch.begin)
         done = launch.end

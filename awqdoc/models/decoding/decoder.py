@@ -101,8 +101,7 @@ class Decoder:
         attend = partial(self._between.attend, lengths=self.lengths, cos=self._cos, sin=self._sin)
         y = self._blocks(self.weights.embedding[self.tokens], attend)
         self.logits = self.weights.head(y)
-        torch.argmax(self.logits, dim=-1, out=self.tokens)
-        self.lengths += 1
+        self._between.choose(self.logits, self.tokens, self.lengths)
 
     def step(self) -> None:
         """Take one step, on a GPU as the replay of a CUDA graph that the first one captures.
@@ -186,8 +185,9 @@ class Decoder:
         return graph, self.logits
 
     def _refuse_tokens(self, tokens: int) -> None:
-        most = KERNELS[self.weights.layers[0].qkv.backend].most_tokens
-        if most and tokens > most:
+        product = self.weights.layers[0].qkv
+        most = KERNELS[product.backend].most_tokens
+        if most and tokens > most and not product.few:
             raise AwqdocError(f"The backend takes up to {most} tokens at once; these are {tokens}: use another one.")
 
 

@@ -1,6 +1,6 @@
 """What stands between the products of a Llama, in torch: what the Triton kernels are, and what runs on a CPU.
 
-The same three functions as in ``triton_fused.py``, and what only a prompt needs.
+The same four functions as in ``triton_fused.py``, and what only a prompt needs.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ def attend(
         rotated(query, *turn), cache[0], cache[1], attn_mask=known[:, None, None], enable_gqa=True
     )
     return found.flatten(1)
+
+
+def choose(logits: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Set `tokens`, int64 [batch], to those of the largest of `logits` [batch, vocabulary]; add one to `lengths`."""
+    torch.argmax(logits, dim=-1, out=tokens)
+    lengths += 1
 
 
 def fill(qkv: torch.Tensor, cache: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

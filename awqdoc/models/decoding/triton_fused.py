@@ -7,21 +7,23 @@ parts (flash-decoding). Shapes and results are those of ``plain.py``.
 
 From Hopper on a kernel is launched before the one in front of it has ended (programmatic dependent launch), and lets
 the next begin at once: a product then fetches weights while a norm still runs. So each program waits before it reads
-what others wrote, or writes.
+what others wrote, or writes; attention asks for old keys and values while the product ahead still runs.
 """
 
 from __future__ import annotations
 
 from functools import cache as memoized
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-# Tokens of a tile of keys and values, tiles in flight, and programs wanted: two for each SM of an H200.
-TILE, STAGES, PROGRAMS = 64, 2, 264
+# Tokens of a tile of keys and values, tiles in flight, and programs wanted, for up to FEW pairs of sequence and kv head
+# and for more: the best of sixteen tried on an H200 within whole steps.
+FEW, FOR_FEW, FOR_MANY = 16, (32, 4, 528), (64, 3, 264)
 ACTIVATED = 1024  # elements of a program
+CHOSEN = 4096  # logits of a program
 FEWEST_ROWS = 16  # of a tensor core's tile: a group of fewer query heads is filled up with zeros
 
 
@@ -63,6 +65,14 @@ def activate_kernel(gate_up, y, size, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
 
 
 @triton.jit
+def _prefetch(pointers):
+    """Ask for the lines of 128 bytes at these addresses to be brought into the L2 cache; nobody waits for them."""
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [pointers.to(tl.int64)], tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def _rotated(low, high, cos, sin):
     """Rotate the pairs of which `low` and `high` are the halves, in float32, and round as they were stored."""
     a, b = low.to(tl.float32), high.to(tl.float32)
@@ -81,15 +91,22 @@ def attend_kernel(
     `partial`, and in `peaks` float32 [pair, part, GROUP, 2] the largest score, times log2(e), and the sum of weights.
     The new token's key and value are taken from `qkv`, not from the cache, into which its part's program writes them.
     """
-    if OVERLAP:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
     pair = tl.program_id(0)
     part = tl.program_id(1)
     sequence, head = pair // KV_HEADS, pair % KV_HEADS
-    position = tl.load(lengths + sequence)
+    position = tl.load(lengths + sequence)  # no kernel of this step writes it, nor the keys and values before it
     half, whole, row = tl.arange(0, HALF), tl.arange(0, 2 * HALF), tl.arange(0, ROWS)
     turn_cos, turn_sin = tl.load(cos + position * HALF + half), tl.load(sin + position * HALF + half)
+    keys = cache + pair.to(tl.int64) * length * 2 * HALF
+    values = keys + second
+    begin = part * tiles * TILE
+    end = tl.minimum(begin + tiles * TILE, position + 1)
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        line = tl.minimum(begin * 2 * HALF + tl.arange(0, TILE * HALF // 32) * 64, (end - 1) * 2 * HALF)
+        _prefetch(keys + line)
+        _prefetch(values + line)
+        tl.extra.cuda.gdc_wait()
 
     heads = qkv + sequence.to(tl.int64) * (GROUP + 2) * KV_HEADS * 2 * HALF
     query = heads + (head * GROUP + row[:, None]) * 2 * HALF + half[None, :]
@@ -100,10 +117,6 @@ def attend_kernel(
     new_low, new_high = _rotated(tl.load(key), tl.load(key + HALF), turn_cos, turn_sin)
     new_value = tl.load(heads + ((GROUP + 1) * KV_HEADS + head) * 2 * HALF + whole)
 
-    keys = cache + pair.to(tl.int64) * length * 2 * HALF
-    values = keys + second
-    begin = part * tiles * TILE
-    end = tl.minimum(begin + tiles * TILE, position + 1)
     if (begin <= position) & (position < begin + tiles * TILE):
         tl.store(keys + position * 2 * HALF + half, new_low)
         tl.store(keys + position * 2 * HALF + HALF + half, new_high)
@@ -162,6 +175,33 @@ def combine_kernel(
     tl.store(y + number * SIZE + column, found.to(y.dtype.element_ty))
 
 
+@triton.jit
+def choose_kernel(logits, best, places, size, parts, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    """One program finds the largest of BLOCK logits of one sequence, and its place: `best`, `places` [batch, parts]."""
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    sequence, part = tl.program_id(0), tl.program_id(1)
+    column = part * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(logits + sequence.to(tl.int64) * size + column, mask=column < size, other=float("-inf"))
+    largest, place = tl.max(value.to(tl.float32), 0, return_indices=True)
+    tl.store(best + sequence * parts + part, largest)
+    tl.store(places + sequence * parts + part, tl.minimum(part * BLOCK + place, size - 1))  # where all are nan, too
+
+
+@triton.jit
+def follow_kernel(best, places, tokens, lengths, parts, BLOCK: tl.constexpr, OVERLAP: tl.constexpr):
+    """One program chooses the token of one sequence, the first of the largest, and counts it."""
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    sequence, part = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(best + sequence * parts + part, mask=part < parts, other=float("-inf"))
+    _, winner = tl.max(value, 0, return_indices=True)
+    tl.store(tokens + sequence, tl.load(places + sequence * parts + winner).to(tl.int64))
+    tl.store(lengths + sequence, tl.load(lengths + sequence) + 1)
+
+
 def norm(x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """Add `delta` to `x`, in place, and return RMSNorm(x) * weight."""
     tokens, size = x.shape
@@ -189,7 +229,7 @@ def attend(
     """Append the new key and value of each sequence to the cache, and attend with its new token."""
     _, batch, kv_heads, length, size = cache.shape
     group = qkv.shape[1] // size // kv_heads - 2
-    parts, tiles = cut(batch * kv_heads, length)
+    tile, stages, parts, tiles = cut(batch * kv_heads, length)
     y = torch.empty(batch, group * kv_heads * size, dtype=qkv.dtype, device=qkv.device)
     left = batch * kv_heads * parts * group if parts > 1 else 0
     partial = torch.empty(left, size, dtype=torch.float32, device=qkv.device)
@@ -198,7 +238,7 @@ def attend(
     attend_kernel[(batch * kv_heads, parts)](
         qkv, cos, sin, cache, lengths, partial, peaks, y, length, cache.stride(0), log2_e * size**-0.5, tiles,
         KV_HEADS=kv_heads, GROUP=group, ROWS=max(FEWEST_ROWS, triton.next_power_of_2(group)), HALF=size // 2,
-        TILE=TILE, PARTS=parts, num_warps=4, num_stages=STAGES, **_launch(qkv),
+        TILE=tile, PARTS=parts, num_warps=4, num_stages=stages, **_launch(qkv),
     )  # fmt: skip
     if parts > 1:
         combine_kernel[(batch * kv_heads * group,)](
@@ -208,11 +248,34 @@ def attend(
     return y
 
 
-def cut(pairs: int, length: int) -> tuple[int, int]:
-    """Into how many parts the cache's length is cut for so many pairs of sequence and kv head, and their tiles."""
-    tiles = triton.cdiv(length, TILE)
-    each = triton.cdiv(tiles, max(1, min(tiles, PROGRAMS // pairs)))
-    return triton.cdiv(tiles, each), each
+def choose(logits: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> None:
+    """Set `tokens` to those of the largest logits, and count them in `lengths`."""
+    batch, size = logits.shape
+    parts = triton.cdiv(size, CHOSEN)
+    best = torch.empty(batch, parts, dtype=torch.float32, device=logits.device)
+    places = torch.empty(batch, parts, dtype=torch.int32, device=logits.device)
+    launch = _launch(logits)
+    choose_kernel[(batch, parts)](logits, best, places, size, parts, BLOCK=CHOSEN, num_warps=8, **launch)
+    follow_kernel[(batch,)](
+        best, places, tokens, lengths, parts, BLOCK=triton.next_power_of_2(parts), num_warps=1, **launch
+    )
+
+
+class Cut(NamedTuple):
+    """How attention is cut: tokens of a tile, tiles in flight, parts of the length, and tiles of each."""
+
+    tile: int
+    stages: int
+    parts: int
+    tiles: int
+
+
+def cut(pairs: int, length: int) -> Cut:
+    """Choose how attention over a cache of this length is cut for so many pairs of sequence and kv head."""
+    tile, stages, programs = FOR_FEW if pairs <= FEW else FOR_MANY
+    tiles = triton.cdiv(length, tile)
+    each = triton.cdiv(tiles, max(1, min(tiles, programs // pairs)))
+    return Cut(tile, stages, triton.cdiv(tiles, each), each)
 
 
 def _launch(x: torch.Tensor) -> dict[str, Any]:

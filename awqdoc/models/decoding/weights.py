@@ -16,7 +16,7 @@ from torch import nn
 from awqdoc import gpu
 from awqdoc.errors import AwqdocError
 from awqdoc.formats import Problem, QuantizedWeight
-from awqdoc.kernels import adapter
+from awqdoc.kernels import adapter, fp16
 from awqdoc.kernels.dispatch import Prepared, matmul
 from awqdoc.kernels.table import KERNELS, why_not
 from awqdoc.models.decoding.budget import GROUP_SIZE, head_size, refuse_large_model, shapes
@@ -52,8 +52,17 @@ class Product(Prepared):
             raise AwqdocError(f"{known.title} cannot be imported ({error}): install it, or use another one.") from None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Return X W, [M, N]; X [M, K], float16 unless the backend is ``fp16``, which takes the weight's dtype."""
-        return matmul(x, self)
+        """Return X W, [M, N]; X [M, K], float16 unless the backend is ``fp16``, which takes the weight's dtype.
+
+        A kernel for few tokens of an FP16 weight leaves more to torch's product: the layout is the same.
+        """
+        return fp16.matmul(x, self.tensors) if 0 < self.few < len(x) else matmul(x, self)
+
+    @property
+    def few(self) -> int:
+        """The most tokens that an FP16 kernel for few takes; else 0."""
+        kernel = KERNELS[self.backend]
+        return kernel.most_tokens if kernel.bits == 16 else 0
 
 
 @dataclass(frozen=True)
@@ -219,15 +228,16 @@ def _refuse_architecture(config: Any) -> None:
 
 def _product(linears: Sequence[Any], backend: str, dtype: torch.dtype, place: str) -> Product:
     """Make one product of the layers that read the same input."""
+    bits = _backend(backend).bits
     if any(linear.bias is not None for linear in linears):
         raise AwqdocError(f"There is a bias in {place}, which is not decoded here: use a model without.")
     quantized = [linear for linear in linears if isinstance(linear, QuantizedLinear)]
     if len(quantized) == len(linears):
         product = Product.of(_beside([linear.quantized_weight for linear in quantized]), backend, place)
-        return Product(backend, {"weight": product.tensors["weight"].to(dtype)}) if backend == "fp16" else product
+        return Product(backend, {"weight": product.tensors["weight"].to(dtype)}) if bits == 16 else product
     if quantized or not all(isinstance(linear, nn.Linear) for linear in linears):
         raise AwqdocError(f"{place} must be all quantized or none: use a checkpoint that leaves none of them out.")
-    if backend != "fp16":
+    if bits != 16:
         raise AwqdocError(
             f"{KERNELS[backend].title} takes quantized layers, and {place} are not: quantize the model first "
             "(awqdoc.models.quantize), or use fp16."
