@@ -17,7 +17,7 @@ from awqdoc.recordings import Recording
 from awqdoc.visualization.decoding import FP16, KIND_HUES, LOOKS
 
 pytestmark = pytest.mark.usefixtures("same_code")
-TOP, HEAD, MARLIN = decode.MODELS[1:]
+TOP, HEAD, MARLIN = decode.MODELS[2:]
 PEER = ("a_peer", "fp16")
 PROVENANCE = {"commit": "01234567", "sources": "sha256:now", "date": "2026-11-25T12:00:00+00:00", "gpu": "NVIDIA H200"}
 BATCHES = [1, 8, 64]
