@@ -75,7 +75,7 @@ def test_models_stand_in_one_order_under_names_of_their_own_and_only_where_they_
     assert set(LOOKS) == set(decode.MODELS)
     assert list(found[MARLIN]) == [1, 8]
     names = [vis.decode_title(model) for model in found]
-    assert names[:2] == ["FP16", "INT4, our top step"]
+    assert names[:2] == ["FP16, cuBLAS", "INT4, our top step"]
     assert names[2:] == ["INT4, our top step, lm_head too", "INT4, Marlin (vLLM)", "INT4, a_peer"]
 
 
@@ -100,7 +100,7 @@ def test_the_table_of_steps() -> None:
     assert len(rows) == len(table.rows) == 14
     least = (2 * (LAYERS + LM_HEAD) + 16 * CACHED * 1000) / RATE  # the step takes 12 ms, in the median round
     times = ["12.000", f"{1e3 * least:.3f}", f"{least / 12e-3:.0%}"]
-    assert rows["8", "FP16"] == [*times, "83.3", "667", "1.00", "1.00"]
+    assert rows["8", "FP16, cuBLAS"] == [*times, "83.3", "667", "1.00", "1.00"]
     assert rows["1", "INT4, our top step"][5:] == ["2.00", f"{vis.step_ceilings(recording())[TOP][1]:.2f}"]
     assert vis.decode_left_out_table(recording()).rows == [["INT4, Marlin (vLLM)", "64", "wrong: its logits differ"]]
 
@@ -172,7 +172,7 @@ def test_the_curves_are_medians_and_what_the_bytes_allow() -> None:
     assert list(lines[3].get_ydata()) == pytest.approx(list(vis.step_ceilings(recording())[TOP].values()))
     assert "INT4, our top step at batch 64: 1.05, the bytes allow 1." in figure.awqdoc_alt  # type: ignore[attr-defined]
     users = {line.get_label(): line.get_xydata().tolist() for line in vis.plot_users(recording()).axes[0].lines}  # type: ignore[attr-defined]
-    assert users["FP16"][2] == pytest.approx([1 / 15e-3, 64 / 15e-3])
+    assert users["FP16, cuBLAS"][2] == pytest.approx([1 / 15e-3, 64 / 15e-3])
 
 
 @pytest.mark.parametrize("draw", [vis.plot_step_times, vis.plot_step_speedup, vis.plot_users, *BARS])

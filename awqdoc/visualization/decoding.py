@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
+from awqdoc.kernels.table import KERNELS
 from awqdoc.models.decoding import budget, llama_3_8b
 from awqdoc.profiling import ratios
 from awqdoc.recordings import Recording, Row
@@ -25,7 +26,7 @@ Parts = dict[Model, dict[str, float]]
 FP16: Model = ("fp16", "fp16")
 # In this order, with these colours and markers; a model that is not among them comes last.
 LOOKS: dict[Model, tuple[str, str]] = {
-    FP16: ("muted", "o"), ("cuda_overlapped", "fp16"): ("orange", "D"),
+    FP16: ("muted", "o"), ("fp16_stream", "fp16_stream"): ("green", "P"), ("cuda_overlapped", "fp16"): ("orange", "D"),
     ("cuda_overlapped", "cuda_overlapped"): ("purple", "s"), ("gptqmodel_marlin", "fp16"): ("blue", "^"),
 }  # fmt: skip
 # Kind of work -> its colour. Gaps are not filled but hatched: nothing ran in them.
@@ -38,13 +39,17 @@ MEMORY_HUES = {"weights": "blue", "cache": "orange", "working": "ochre"}
 
 def decode_title(model: Model) -> str:
     """Name a model, (backend, backend of lm_head), for readers."""
+    layers, head = _bits(model)
+    if layers == 16:
+        return "FP16, cuBLAS" if model == FP16 else "FP16, our kernel"
     kernel = "our top step" if model[0] == TOP else brief(model[0])
-    return ("FP16" if model[0] == "fp16" else f"INT4, {kernel}") + ("" if model[1] == "fp16" else ", lm_head too")
+    return f"INT4, {kernel}" + ("" if head == 16 else ", lm_head too")
 
 
 def _bits(model: Model) -> tuple[int, int]:
     """Return the bits of a weight in the layers and in lm_head."""
-    return 16 if model[0] == "fp16" else 4, 16 if model[1] == "fp16" else 4
+    layers, head = (KERNELS[name].bits if name in KERNELS else 4 for name in model)
+    return layers, head
 
 
 def _rows(recording: Recording, what: str) -> dict[Model, list[Row]]:
@@ -86,7 +91,7 @@ def step_ceilings(recording: Recording) -> Values:
 def pays_until(recording: Recording) -> dict[Model, int | None]:
     """Return INT4 model -> the largest batch at which its step is faster than FP16's; None if it never is."""
     found = step_speedups(recording).items()
-    won = {model: [m for m, gain in own.items() if median(gain) > 1] for model, own in found if model != FP16}
+    won = {model: [m for m, gain in own.items() if median(gain) > 1] for model, own in found if _bits(model)[0] == 4}
     return {model: max(batches, default=None) for model, batches in won.items()}
 
 

@@ -154,13 +154,13 @@ for work in [work for work in works[1:] if work in ran]:
     print(
         f"{vis.watched_work(work)}: {slower:.3f} of its time, a sample took {cost:.1f} ms"
     )
-    assert not published or abs(slower - 1) < 0.01
+    assert not published or abs(slower - 1) < 0.02
 lacking = {row["lacking"]: row["reason"] for row in seen.rows if "lacking" in row}
 print(f"what this GPU does not tell: {lacking or 'nothing'}")
 assert not published or not lacking
 
 # %%
-# Less than one per cent. A sample costs the host some milliseconds, the GPU none that we
+# Less than two per cent. A sample costs the host some milliseconds, the GPU none that we
 # could see. Sampling faster than ten times a second is refused: the counters are not
 # refreshed more often.
 #
