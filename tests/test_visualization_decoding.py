@@ -31,6 +31,7 @@ RATE = 2e12  # bytes per second of the read
 LAYERS, LM_HEAD = 32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336), 128256 * 4096
 CACHED = 32 * 2 * 8 * 128
 INT4 = (4 + (16 + 4) / 128) / 8  # bytes of a weight: 4 bits, and in groups of 128 a scale and a zero point
+LINES = (vis.plot_step_times, vis.plot_step_speedup, vis.plot_users, vis.plot_kind_floors)
 BARS = (lambda made: vis.plot_kinds(made, 1), lambda made: vis.plot_decode_memory(made, 64))
 KIND_MS = dict(zip(KINDS, (0.25, 0.5, 1.5, 0.25, 0.25, 0.5, 0.125, 0.625), strict=True))
 
@@ -87,6 +88,18 @@ def test_the_bytes_of_a_step_over_the_rate_of_the_read_are_the_least_time() -> N
         for model, weights in sizes.items():
             assert floors[model][m] == pytest.approx((weights + cache) / RATE)
             assert ceilings[model][m] == pytest.approx((sizes[FP16] + cache) / (weights + cache))
+
+
+def test_the_least_time_of_a_step_is_that_of_its_kinds() -> None:
+    floors = vis.kind_floors(recording(), 64)
+    cache = 2 * CACHED * 1000 * 64
+    assert floors[FP16] == pytest.approx(
+        {"linear": 2 * LAYERS / RATE, "lm_head": 2 * LM_HEAD / RATE, "attention": cache / RATE}
+    )
+    assert floors[TOP]["linear"] == pytest.approx(INT4 * LAYERS / RATE)
+    assert floors[TOP]["lm_head"] == pytest.approx(2 * LM_HEAD / RATE)
+    assert floors[HEAD]["lm_head"] == pytest.approx(INT4 * LM_HEAD / RATE)
+    assert MARLIN not in floors
 
 
 def test_int4_pays_up_to_the_largest_batch_at_which_it_is_faster() -> None:
@@ -150,6 +163,38 @@ def test_the_table_of_kinds_ends_with_the_linear_share_and_the_step_itself() -> 
     assert len(table.columns) == 6
 
 
+def test_the_table_of_calls_divides_by_their_number_and_has_a_share_where_bytes_must_be_read() -> None:
+    table = vis.kind_calls_table(recording(), 1)
+    rows = {line[0]: line[1:] for line in table.rows}
+    assert list(rows) == [kind for kind in KINDS if kind != "gaps"]
+    assert rows["norm"] == ["65", *["7.7"] * 5]  # 0.5 ms
+    linear = INT4 * LAYERS / RATE / 1.5e-3  # 1.5 ms
+    assert rows["linear"][0] == "128"
+    assert rows["linear"][2] == f"11.7 ({linear:.0%})"
+    attention = 2 * CACHED * 1000 / RATE / 0.25e-3
+    assert rows["attention"][:2] == ["32", f"7.8 ({attention:.0%})"]
+    assert rows["lm_head"][1] == f"500.0 ({2 * LM_HEAD / RATE / 0.5e-3:.0%})"
+
+
+def test_the_table_of_gains_takes_away_what_bytes_do_not_ask_for() -> None:
+    rows = {(line[0], line[1]): line[2:] for line in vis.kind_gains_table(recording(), (1, 64)).rows}
+    assert len(rows) == 9  # Marlin has no time at 64
+    cache = 2 * CACHED * 1000 / RATE * 1e3  # ms, of 4
+    small = 4 - 1.5 - 0.25 - 0.5
+    ms = [4 - 0.25 + cache, 4 - small, 4 - small - 0.25 + cache, 1e3 * vis.step_floors(recording())[TOP][1]]
+    assert rows["1", "INT4, our top step"] == ["4.000", *(f"{4 / one:.2f}" for one in ms)]
+
+
+def test_the_lines_of_kinds_are_shares_of_their_bytes() -> None:
+    figure = vis.plot_kind_floors(recording())
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[0].lines}
+    assert len(drawn) == 6
+    assert drawn["linear, FP16, cuBLAS"] == pytest.approx([100 * 2 * LAYERS / RATE / 1.5e-3] * 3)
+    cache = 100 * 2 * CACHED * 1000 / RATE / 0.25e-3
+    assert drawn["attention, INT4, our top step"] == pytest.approx([cache, 8 * cache, 64 * cache])
+    assert f"attention, INT4, our top step: from {cache:.0f} at batch 1" in figure.awqdoc_alt  # type: ignore[attr-defined]
+
+
 def test_memory_stands_beside_that_of_fp16() -> None:
     rows = {(line[0], line[1]): line[2:] for line in vis.decode_memory_table(recording()).rows}
     assert rows["8", "INT4, our top step"] == ["4.00", "8.00", "0.50", "12.50", "24.50", "4.00", "1.96"]
@@ -175,6 +220,6 @@ def test_the_curves_are_medians_and_what_the_bytes_allow() -> None:
     assert users["FP16, cuBLAS"][2] == pytest.approx([1 / 15e-3, 64 / 15e-3])
 
 
-@pytest.mark.parametrize("draw", [vis.plot_step_times, vis.plot_step_speedup, vis.plot_users, *BARS])
+@pytest.mark.parametrize("draw", [*LINES, *BARS])
 def test_house_style(draw: Any) -> None:
     assert_house_style(lambda: draw(recording()))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from statistics import median
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from awqdoc.errors import AwqdocError
@@ -72,13 +73,28 @@ def step_speedups(recording: Recording) -> Samples:
     return {model: {m: ratios(found[FP16][m], one) for m, one in own.items()} for model, own in found.items()}
 
 
+def kind_floors(recording: Recording, batch: int) -> Parts:
+    """Return model -> kind of work -> seconds that reading its bytes takes, at the rate of the reads beside the steps.
+
+    Attention reads the cache. The kinds that are not there read next to nothing.
+    """
+    config, part, found = llama_3_8b(), recording.select(batch=[batch]), Parts()
+    reads = [row["bytes"] / median(row["seconds"]) for row in part.rows if row["what"] == "read"]
+    for model, (row,) in _rows(part, "step").items():
+        layers, head = _bits(model)
+        cache = budget.cache_bytes(config, batch, row["context"])
+        sizes = {"linear": budget.linear_bytes(config, layers), "attention": cache}
+        sizes["lm_head"] = budget.head_bytes(config, head)
+        found[model] = {kind: size / reads[0] for kind, size in sizes.items()}
+    return found
+
+
 def step_floors(recording: Recording) -> Values:
     """Return model -> batch -> seconds that reading a step's bytes takes, at the rate of the reads beside the steps."""
-    config, found = llama_3_8b(), {}
-    rates = {row["batch"]: row["bytes"] / median(row["seconds"]) for row in recording.rows if row["what"] == "read"}
-    for model, own in _rows(recording, "step").items():
-        sizes = [budget.step_bytes(config, row["batch"], row["context"], *_bits(model)) for row in own]
-        found[model] = {row["batch"]: size / rates[row["batch"]] for row, size in zip(own, sizes, strict=True)}
+    found = Values()
+    for batch in recording.parameters["batch"]:
+        for model, floors in kind_floors(recording, batch).items():
+            found.setdefault(model, {})[batch] = sum(floors.values())
     return found
 
 
@@ -190,6 +206,39 @@ def kinds_table(recording: Recording, batch: int) -> Table:
     return Table(["", *map(decode_title, parts)], rows, recording, f"A step under the profiler, ms, batch {batch}")
 
 
+def kind_calls_table(recording: Recording, batch: int) -> Table:
+    """Tabulate the µs of each call, by kind and model, with the share of it that its bytes take where it must read."""
+    config, parts, floors = llama_3_8b(), kind_seconds(recording, batch), kind_floors(recording, batch)
+    layers = config.num_hidden_layers
+    each = {"norm": 2 * layers + 1, "linear": len(budget.shapes(config)) * layers, "attention": layers}
+    each |= {"activation": layers, "embedding": 1, "lm_head": 1, "sampling": 1}
+
+    def cell(model: Model, kind: str) -> str:
+        share = f" ({floors[model][kind] / parts[model][kind]:.0%})" if kind in floors[model] else ""
+        return f"{1e6 * parts[model][kind] / each[kind]:.1f}{share}"
+
+    kinds = [kind for kind in KIND_HUES if kind in each]
+    rows = [[kind, each[kind], *(cell(model, kind) for model in parts)] for kind in kinds]
+    title = f"µs of a call, batch {batch}, and the share that its bytes take at the rate of a read (modelled)"
+    return Table(["", "calls", *map(decode_title, parts)], rows, recording, title)
+
+
+def kind_gains_table(recording: Recording, batches: Sequence[int]) -> Table:
+    """Tabulate how many times as fast a step would be if only the bytes of some kinds took time."""
+    rows = []
+    for batch in batches:
+        floors = kind_floors(recording, batch)
+        for model, parts in kind_seconds(recording, batch).items():
+            whole, own = sum(parts.values()), floors[model]
+            attention = parts["attention"] - own["attention"]
+            small = sum(seconds for kind, seconds in parts.items() if kind not in own)
+            saved = (attention, small, attention + small, whole - sum(own.values()))
+            gains = [f"{whole / (whole - seconds):.2f}" for seconds in saved]
+            rows.append([batch, decode_title(model), f"{1e3 * whole:.3f}", *gains])
+    columns = ["batch", "model", "ms", "attention by its bytes", "small kinds, gaps: none", "both", "all by bytes"]
+    return Table(columns, rows, recording, "Modelled: times as fast as it is under the profiler, if …")
+
+
 def prefill_table(recording: Recording) -> Table:
     """Tabulate reading a prompt of one sequence, launched from Python: ms, ms per 1000 tokens, speed-up over FP16."""
     found, rows = _rows(recording, "prefill"), []
@@ -240,12 +289,17 @@ def _over_batch(recording: Recording, title: str, samples: Samples, bounds: Valu
             values = f"{factor * median(found[m]):.2f}, the bytes allow {factor * bounds[model][m]:.2f}"
             told.append(f"{decode_title(model)} at batch {m}: {values}")
     axes.plot([], [], ":", color=colour("ink"), label="the bytes allow (modelled)")
+    axes.set_ylim(bottom=0)
+    _batch_axis(axes, batches)
+    legend(axes)
+    return describe(figure, f"{title}, by batch. {'; '.join(told)}.", recording)
+
+
+def _batch_axis(axes: Axes, batches: list[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(batches, [str(m) for m in batches], fontsize=9)
     axes.minorticks_off()
-    axes.set(ylim=(0, None), xlabel="batch (sequences decoded together)")
-    legend(axes)
-    return describe(figure, f"{title}, by batch. {'; '.join(told)}.", recording)
+    axes.set_xlabel("batch (sequences decoded together)")
 
 
 @styled
@@ -276,6 +330,26 @@ def plot_kinds(recording: Recording, batch: int) -> Figure:
     """Draw the ms of each kind of work in a step, a bar for each model; gaps are hatched."""
     title = f"Where the time of a step goes, batch {batch}"
     return _stacked(recording, title, kind_seconds(recording, batch), KIND_HUES, "ms")
+
+
+@styled
+def plot_kind_floors(recording: Recording) -> Figure:
+    """Draw over batch the per cent of each kind's time that its bytes take: FP16 dashed, our top step drawn through."""
+    figure, axes = new_figure("Of each kind's time, what its bytes take (modelled), %", height=4.4)
+    batches, told = recording.parameters["batch"], []
+    found = {m: (kind_floors(recording, m), kind_seconds(recording, m)) for m in batches}
+    for model, style in ((FP16, "--"), ((TOP, "fp16"), "-")):
+        timed = [m for m in batches if model in found[m][1]]
+        for kind in ("linear", "lm_head", "attention") if timed else ():
+            shares = [100 * found[m][0][model][kind] / found[m][1][model][kind] for m in timed]
+            name = f"{kind}, {decode_title(model)}"
+            axes.plot(timed, shares, style, marker=LOOKS[model][1], color=colour(KIND_HUES[kind]), label=name)
+            told.append(f"{name}: from {shares[0]:.0f} at batch {timed[0]} to {shares[-1]:.0f} at {timed[-1]}")
+    axes.set_ylim(0, 105)
+    _batch_axis(axes, batches)
+    legend(axes)
+    alt = f"Per cent of each kind's time that its bytes take at the rate of a read, by batch. {'; '.join(told)}."
+    return describe(figure, alt, recording)
 
 
 @styled

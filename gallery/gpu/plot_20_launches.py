@@ -88,20 +88,20 @@ figure = vis.plot_launch(asked)
 # of 28672 x 4096, and Marlin. What each asks for is what the compiler said, for Hopper.
 
 kernels = {KERNELS[name].title: found for name, found in footprints.LADDER.items()}
-script.display(vis.footprints_table({**kernels, "Marlin as published": marlin}, "H100 SXM"))
+script.display(vis.footprints_table({**kernels, "Marlin as published": marlin}, "H200 SXM"))
 
 # %%
 # **Occupancy falls from step to step.** The times on the ladder's page do not follow it: of
 # the step that fills an SM with warps and the step that has fewest, the last is the faster.
 
-on_h100 = {
-    name: launch((k.grid,), (k.threads,), k.regs, k.smem, "H100 SXM")
+on_h200 = {
+    name: launch((k.grid,), (k.threads,), k.regs, k.smem, "H200 SXM")
     for name, k in footprints.LADDER.items()
 }
-shares = [found.occupancy for found in on_h100.values()]
+shares = [found.occupancy for found in on_h200.values()]
 assert shares[0] == 1
 assert shares == sorted(shares, reverse=True)
-first, *_, last = on_h100.values()
+first, *_, last = on_h200.values()
 print(f"warps on an SM: step 1 {first.resident_warps}, step 7 {last.resident_warps}")
 
 # %%
@@ -128,14 +128,14 @@ assert marlin.threads // 32 == LIMITS[9, 0].warps / 8
 # ------------------
 # A grid with more blocks than the GPU holds comes in *waves*. If all blocks take the same
 # time, the last wave takes as long as a full one, however few it has. Step 4 of the ladder
-# on an H100, for grids around what fits:
+# on an H200, for grids around what fits:
 
 step = footprints.LADDER["cuda_pipeline"]
-places = on_h100["cuda_pipeline"].slots
+places = on_h200["cuda_pipeline"].slots
 for blocks in (places // 2, step.grid, places, places + 1, 2 * places, 10 * places + 1):
-    found = launch((blocks,), (step.threads,), step.regs, step.smem, "H100 SXM")
+    found = launch((blocks,), (step.threads,), step.regs, step.smem, "H200 SXM")
     print(f"{blocks:>5} blocks: waves {found.waves:>2}, places empty {found.lost:.0%}")
-one_more = launch((places + 1,), (step.threads,), step.regs, step.smem, "H100 SXM")
+one_more = launch((places + 1,), (step.threads,), step.regs, step.smem, "H200 SXM")
 assert one_more.waves == 2
 
 # %%

@@ -34,13 +34,13 @@ for claim in vis.CLAIMS.values():
 # another if the difference, window by window, is more than twice its error. *Not here*
 # means what it says: under our conditions. It refutes nobody who had others.
 
-NAMES = ("kernels", "accuracy", "calibration", "salient", "awq-speed")
+NAMES = ("kernels", "accuracy", "calibration", "salient", "awq-speed", "decode")
 recorded = {}
 for name in NAMES:
     recorded[name] = vis.complete_recording(awqdoc.measure(name), EXPERIMENTS[name].axes)
     print(f"{name}: {recorded[name].label}")
 published = all(recording.origin == "recorded" for recording in recorded.values())
-kernels, accuracy, calibration, salient, speed = recorded.values()
+kernels, accuracy, calibration, salient, speed, decode = recorded.values()
 judged = {}
 
 # %%
@@ -59,8 +59,7 @@ assert judged["memory"].verdict == "holds for the linear layers; not for the mod
 assert judged["memory 3"].verdict == "holds"
 
 # %%
-# *Three times* is the better rule of thumb, and AutoAWQ gives it. (A cache of keys and
-# values comes on top in either format, and does not shrink.)
+# *Three times* is the better rule of thumb, AutoAWQ's. (A cache comes on top in either.)
 #
 # Accuracy
 # --------
@@ -132,7 +131,8 @@ for near in (0.95, 0.9, 0.8):
 # %%
 # *Always faster* we hear often, and have no source for. AutoAWQ's README is careful: its
 # GEMM is for batch sizes below 8. It speaks of whole models, on an RTX 4090 in its table;
-# what we have are single layers, beside cuBLAS in a CUDA graph.
+# here are single layers, beside cuBLAS in a CUDA graph. When INT4 is slower, and why:
+# :ref:`sphx_glr_gallery_marlin_plot_60_why_slower.py`.
 
 judged["always"] = vis.always_finding(kernels)
 judged["gemm"] = vis.gemm_finding(kernels)
@@ -142,28 +142,41 @@ assert not published or judged["always"].verdict.startswith("not here")
 assert not published or ": holds on " in judged["gemm"].verdict
 
 # %%
-# When INT4 is slower, and why: :ref:`sphx_glr_gallery_marlin_plot_60_why_slower.py`.
-#
+# Speed of a whole model
+# ----------------------
+# The original tutorial's 95 and 270 tokens/s are from an A100; we have an H200 (:ref:`more
+# <sphx_glr_gallery_profiling_plot_32_whole_model.py>`). **Near 2.8, on conditions:** by our
+# kernel, over cuBLAS; not by vLLM's Marlin. FP16 by a kernel of ours for one token, where
+# cuBLAS is weak, takes a part of the lead. To come near *three times*, or near 2.8 over
+# that FP16, lm_head must be INT4 too, and the latter is a close call, as the last lines
+# show. (What does not shrink with the bytes weighs less on an A100's slower memory.)
+
+judged["step"] = vis.step_finding(decode, claimed=2.8, seconds=(10.5e-3, 3.7e-3))
+judged["chat"] = vis.step_finding(decode, claimed=3)
+for key, top in (("step", "holds over FP16 by cuBLAS, not over"), ("chat", "not here")):
+    print(f"{vis.CLAIMS[key].words}\n{judged[key]}")
+    assert not published or judged[key].verdict.startswith(f"our top step: {top}")
+    assert not published or judged[key].verdict.endswith("Marlin (vLLM): not here")
+for near in (0.91, 0.9):
+    once_more = vis.step_finding(decode, claimed=2.8, near=near)
+    print(f"{near:.0%}: " + once_more.verdict.replace("; ", "\n     "))
+
+# %%
 # The rest
 # --------
 # What the AWQ paper says of channels, text and GPTQ has pages of its own
 # (:ref:`channels <sphx_glr_gallery_quantization_plot_20_salient_channels.py>`,
 # :ref:`text <sphx_glr_gallery_quantization_plot_50_calibration.py>`,
-# :ref:`GPTQ <sphx_glr_gallery_quantization_plot_65_awq_or_gptq.py>`). The last two claims
-# are about whole models, which are still to be timed. Until then only bytes can object: no
-# step is over before its weights are read. They do not. All together:
+# :ref:`GPTQ <sphx_glr_gallery_quantization_plot_65_awq_or_gptq.py>`). All together:
 
 judged["salient"] = vis.salient_finding(salient)
 judged["text"] = vis.text_finding(calibration)
 judged["robust"] = vis.robust_finding(calibration)
 judged["order"] = vis.order_finding(accuracy)
 judged["minutes"] = vis.minutes_finding(speed)
-judged["step"] = vis.step_finding(llama, claimed=2.8, seconds=(10.5e-3, 3.7e-3))
-judged["chat"] = vis.step_finding(llama, claimed=3)
 assert judged.keys() == vis.CLAIMS.keys()
 held = {key for key in judged if "holds" in judged[key].verdict}
-assert not published or judged.keys() - held == {"always", "step", "chat"}
-assert all("bytes allow it" in judged[key].verdict for key in ("step", "chat"))
+assert not published or judged.keys() - held == {"always"}
 assert not published or all(judged[k].verdict == "holds" for k in ("robust", "minutes"))
 
 script.display(vis.claims_table(judged))
@@ -172,18 +185,16 @@ script.display(vis.claims_table(judged))
 # What surprised us
 # -----------------
 # *Always* fails at once, and *four times* fails for a model by arithmetic. Of every other
-# claim that we could measure something holds even here. What goes wrong is the repeating: a
-# layer becomes a model, an A10 becomes *a GPU*, points of a test become *accuracy*, 16
-# tokens become *always*. Mostly the conditions were there, a line further down.
+# claim something holds even here. What goes wrong is the repeating: a layer becomes a
+# model, an A10 becomes *a GPU*, points of a test become *accuracy*, 16 tokens become
+# *always*. Mostly the conditions were there, a line further down.
 #
 # Limits
 # ------
 # - Accuracy: one small model. Its verdicts on AWQ against GPTQ need not be a large one's.
-# - Speed: one GPU, cold weights, groups of 128, no whole model yet. *Which hold on my
-#   card?* Run this script there: it measures everything anew, and the verdicts follow.
-# - The times of 7 B parameters are those of blocks of Llama-3-8B, without loading and
-#   saving.
-# - We took Marlin's numbers from its README and AWQ's from its paper; some of them have
-#   been improved on since.
+# - Speed: one GPU, cold weights, groups of 128, one whole model of random weights. *Which
+#   hold on my card?* Run this script there: it measures anew, and the verdicts follow.
+# - The minutes are those of blocks of Llama-3-8B, without loading and saving.
+# - Marlin's numbers are its README's, AWQ's its paper's; some were improved on since.
 
 script.show({"memory_parts": memory, "claimed_speed": claimed}, options.output_dir)
