@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import awqdoc
-from awqdoc import recordings
+from awqdoc import recordings, visualization
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import KERNELS
 from awqdoc.recordings import Recording
@@ -38,7 +38,8 @@ def run(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
     notebook = ModuleType("myst_nb")
     notebook.glue = lambda name, value, display: glued.update({name: value})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "myst_nb", notebook)
-    monkeypatch.setattr(awqdoc, "measure", lambda name: recording)
+    probes = recordings.find("hierarchy")[0]
+    monkeypatch.setattr(awqdoc, "measure", lambda name: {"kernels": recording, "hierarchy": probes}[name])
     left: dict[str, Any] = {}
     exec("\n".join(CELL.findall(PAGE)), left)
     return glued, left
@@ -95,14 +96,14 @@ def test_no_measured_number_is_typed() -> None:
 
 
 def test_the_numbers_follow_the_recording(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(visualization, "in_flight_needed", lambda probes: 9600.0)
     glued, left = run(made_up(), monkeypatch)
     # 28672 x 4096 in groups of 128 with zero points: 4.15625 bits for each weight, 61.01 MB.
     read, fused, cores = (fixed + 61.01 / rate for fixed, rate in ((2, 3.2), (8, 0.4), (2, 1.6)))
     assert float(glued["tensor_cores_gain"]) == pytest.approx(fused / cores, abs=0.006)
-    # 480 cycles of 1/1.6 ns are 300 ns, times 3.2 TB/s are 960 kB, 9.6 on each of 100 SMs, 19 times 512 bytes.
-    assert (glued["per_sm"], glued["warps"]) == ("9.6", "19")
+    assert glued["warps"] == "19"  # of 512 bytes each
     printed = capsys.readouterr().out
-    assert "3.20 TB/s x 300 ns = 960 kB under way\nor 9.6 kB on each SM" in printed
+    assert "9 KiB under way on each SM" in printed
     # 400 schedulers at 1.6 GHz, 458752 words of a warp.
     assert f"{read * 1e-6 * 1.6e9 * 400 / 458752:.0f} instructions for 8 weights" in printed
     fixed, rate, off = left["line"]("cuda_stripes", False)
