@@ -111,7 +111,7 @@ if published:
 # %%
 # **An eighth of the time is over before the first data is there.** All that the ring can
 # hold is asked for by then, X behind six records. Alone that is a loss; but step 8 begins
-# before the launch ahead has ended, and in a whole model those six are there when X is.
+# before the launch ahead has ended, and in a whole model asking early paid (not recorded).
 # Step 4 has no thread for fetching: its warps start the loads themselves.
 
 if "visualize" in asked:

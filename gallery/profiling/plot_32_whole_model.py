@@ -179,8 +179,8 @@ script.display(prefill)
 # -----------------
 # How much of the usual ratio is due to the opponent. And that one product, lm_head, left in
 # FP16, is more than a fifth of what an INT4 step has to read. While building the decoder we
-# saw the same in small: the less the weights take, the more everything else does. torch's
-# argmax, the choice of the token, took 38 of a step's 1850 µs; two small kernels take 3.
+# saw the same in small (it is not recorded): the less the weights take, the more everything
+# else does. Even torch's argmax, the choice of the token, had to make way for a faster one.
 #
 # Why the lead melts as users are added, and what that means for a service:
 # :ref:`sphx_glr_gallery_profiling_plot_36_stops_paying.py`.

@@ -178,10 +178,10 @@ script.display(vis.kind_gains_table(made, sorted({1, many})))
 # -----------------
 # - At batch 64 the linear layers, all that INT4 is about, are less than half of its step.
 # - **The choice of the token counts** once all else is fast. With torch's argmax it took
-#   38 µs of a step (seen while building, not recorded); *sampling* above is what it is now.
+#   many times what *sampling* takes above (seen while building, not recorded).
 # - **Asking early for weights can hurt.** Brought into L2 while a norm ran, they made that
-#   norm wait behind them, 4 µs instead of 1.1 (not recorded either). Presumably that is
-#   also why the norms are slowest beside our FP16 kernel, which fills its buffers early.
+#   norm wait behind them (not recorded either). Presumably that is also why the norms are
+#   slowest beside our FP16 kernel, which fills its buffers early.
 #
 # Limits
 # ------
