@@ -140,7 +140,9 @@ from awqdoc.visualization.measured_hierarchy import (
 )
 from awqdoc.visualization.measuring import (
     WAYS,
+    agreement_apart,
     agreement_doubts,
+    agreement_long,
     agreement_ratios,
     agreement_rows,
     agreement_table,
@@ -272,7 +274,9 @@ __all__ = [
     "Table",
     "VisualizationHelper",
     "accuracy_table",
+    "agreement_apart",
     "agreement_doubts",
+    "agreement_long",
     "agreement_ratios",
     "agreement_rows",
     "agreement_table",

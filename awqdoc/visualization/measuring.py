@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from statistics import median
 
@@ -135,6 +136,21 @@ def agreement_ratios(recording: Recording, work: str) -> dict[str, float]:
     """Return way -> its median over Nsight Compute's."""
     rows = agreement_rows(recording, work)
     return {way: median(row["seconds"]) / median(rows["ncu"]["seconds"]) for way, row in rows.items()}
+
+
+def agreement_long(recording: Recording) -> list[str]:
+    """Return the works of the experiment ``agreement`` that take more than 100 µs by Nsight Compute."""
+    return [work for work in recording.parameters["work"] if _reference(recording, work) > 100e-6]
+
+
+def agreement_apart(recording: Recording, way: str, steady: bool = False) -> float:
+    """Return by what share a way's medians differ from Nsight Compute's at most, over the long works.
+
+    With `steady` only where `awqdoc.profiling.doubted` has nothing against the samples of that way; nan if nowhere.
+    """
+    restless = {(row["work"], row["way"]) for row, _ in doubted(recording.rows)} if steady else set()
+    works = [work for work in agreement_long(recording) if (work, way) not in restless]
+    return max((abs(agreement_ratios(recording, work)[way] - 1) for work in works), default=math.nan)
 
 
 def agreement_doubts(recording: Recording) -> list[str]:

@@ -59,7 +59,7 @@ for where in ("cpu", "cuda"):
         copies = [works[work] / works["copy"] for work in ("codes", "pack")]
         print(f"{where:<4} {name:<13} ", end="")
         print(f"codes {copies[0]:4.1f}, pack {copies[1]:4.1f} copies", end="")
-        assert not published or where == "cpu" or copies[0] < 2
+        assert not published or where == "cpu" or 1.4 < copies[0] < 2.2
         if "autoawq" in works:
             alone, equal = (works["autoawq"] / works[w] for w in ("pack", "from weight"))
             print(f"; AutoAWQ {alone:6.1f} packs, {equal:5.1f} times equal work", end="")
@@ -85,9 +85,10 @@ for where in ("cpu", "cuda"):
 # hurt. Equal work takes longer by the rounding, in FP16 that a CPU must emulate, and by
 # turning [N, K] into [K, N].
 #
-# **On a GPU the codes alone take little longer than the copy.** There it is one kernel
-# that writes each word once, and it knows a layout by three tables only, for where a code
-# is found is a sum: something for its row, something for its word, something for its
+# **On a GPU the codes alone take one and a half to about two copies.** (Some of that, and
+# of the copy, is the host's: its clock counts launch and wait for the end.) There it is one
+# kernel that writes each word once, and it knows a layout by three tables only, for where a
+# code is found is a sum: something for its row, something for its word, something for its
 # nibble. What makes it fast is the shape of its blocks: whole rows of words for AWQ and
 # Marlin, squares for GEMV, whose neighbouring words lie a row of codes apart. With the
 # other's shape each is several times slower. Of the rest of *pack*, checking the codes is a

@@ -62,7 +62,7 @@ assert not published or factors["launch gaps counted"] > 2
 # ---------
 # A model reads each weight once per token, and hundreds of others before the same one
 # again: it finds it *cold*. A loop over one small layer finds it in the L2 cache. An INT4
-# weight of 4096 x 4096 has 8.7 MB, in FP16 33.6 MB; an H100's L2 cache has 50 MB.
+# weight of 4096 x 4096 has 8.7 MB, in FP16 33.6 MB; an H200's L2 cache has 63 MB.
 #
 # This mistake changes a comparison, for it does not flatter all alike. FP16 gains; our INT4
 # kernel, which does not wait for memory, gains next to nothing. (A kernel that only reads,

@@ -42,14 +42,13 @@ print(f"dequantize + matmul: {moved / written:.2f} times as many bytes as FP16")
 # Measure
 # -------
 # Each backend first has to be right: its result is compared with a float32 product of the
-# same dequantized weight, and one that is wrong gets no time. That tests the kernel; what
-# quantization itself loses is another question. Then all of them run in turn, round after
-# round, so that a drifting clock meets them alike. Each sample is the replay of a CUDA
-# graph that multiplies by several copies of the weight in turn, together eight times as
-# large as the L2 cache, divided by their number: no Python, no launch gaps, cold weights.
-# Every sample is kept. Weights and inputs are random, with the spread of trained ones.
-# Beside the backends a kernel runs that only reads the packed weight, a large copy, and
-# after them a large FP16 product: what this GPU can do at all, by the same clock.
+# same dequantized weight, and one that is wrong gets no time. Then all run in turn, round
+# after round, so that a drifting clock meets them alike. Each sample is the replay of a
+# CUDA graph that multiplies by several copies of the weight in turn, together eight times
+# as large as the L2 cache, divided by their number: no Python, no launch gaps, cold
+# weights. Every sample is kept. Weights and inputs are random, with the spread of trained
+# ones. A kernel that only reads the packed weight, a large copy, and after them a large
+# FP16 product show what this GPU can do at all, by the same clock.
 
 parser = script.parser("Measure FP16 against INT4 over batch sizes.", "figures and a CSV")
 layers = parser.add_mutually_exclusive_group()
@@ -82,8 +81,7 @@ for row in sweep.skipped:
 latency = vis.plot_latency(sweep, shape)
 
 # %%
-# The same as speed-up over FP16. Above 1 INT4 wins; the dotted line is what the bytes
-# allow.
+# The same as speed-up over FP16. Above 1 INT4 wins; dotted: what the bytes allow.
 
 speedup = vis.plot_speedup(sweep, shape)
 
@@ -98,44 +96,38 @@ for backend in INT4:
         wins = ", ".join(str(m) for m in ratios if ratios[m] > 1) or "none"
         print(f"{backend:<15} best at M = {best}: {ratios[best]:.2f}; faster at M: {wins}")
 
-# The next paragraph says who wins on an H100. A newer recording may prove it wrong; then
-# the page must be rewritten, and its build fails until it is.
+# If a newer recording of the H200 proves the text below wrong, the build fails.
 gains = {
     (backend, layer_shape, m): median(ratios)
     for backend in INT4
     for layer_shape in sweep.parameters["shape"]
     for m, ratios in vis.speedups(sweep, backend, layer_shape).items()
 }
-won = {cell: gain for cell, gain in gains.items() if gain > 1}
-told = {("triton_fused", "28672x4096", m) for m in (1, 2, 4, 8, 16)} & gains.keys()
 published = not chosen and sweep.origin == "recorded"
-assert not published or won.keys() == told, won
-assert not published or all(1.05 < gain < 1.15 for gain in won.values()), won
+assert not published or 0.8 < max(gains.values()) < 0.85, max(gains.values())
 
 # %%
 # What surprised us
 # -----------------
-# On the H100 one of the three wins, in one place: our fused kernel on the largest layer, up
-# to 16 tokens, by about a tenth. On the three smaller layers, and beyond 16 tokens, all
-# lose. Not one comes near the dotted line, and mostly the kernels that read a quarter of
-# the bytes are slower than the library that reads all of them.
+# On the H200 none of the three wins, for any layer and any batch size. The kernels that
+# read a quarter of the bytes are slower than the library that reads all of them; not one
+# comes near the dotted line.
 #
 # *Dequantize + matmul* moves more than twice the bytes of FP16 on this layer, so at small
 # M it could not win; the column of useful bytes below hides how busy it keeps the memory.
 # On a layer whose FP16 copy fits in the L2 cache it loses less.
 #
-# The two fused kernels use less than a third of the bandwidth that FP16 reaches, so
-# bandwidth is not what stops them. (On a GPU with the same SMs and faster memory, as an
-# H200, expect FP16 to gain more than they do.) At small M they are flat because they pad:
-# M = 1 runs the same tile as M = 16 (ours) or 32 (AutoAWQ's). This table cannot say which
-# of the rest it is: too few reads in flight, the instructions for each weight (shift,
-# mask, subtract, convert, multiply), the way through shared memory to the lane where a
-# tensor core expects a value, or the second pass that adds the parts of K. A profiler can.
+# The two fused kernels use less than a quarter of the bandwidth that FP16 reaches, so
+# bandwidth is not what stops them; two GPUs side by side, below, prove it. At small M they
+# are flat because they pad: M = 1 runs the same tile as M = 16 (ours) or 32 (AutoAWQ's).
+# Is it too few reads in flight, the instructions for each weight, the way through shared
+# memory to the right lane, or the pass that adds the parts of K? This table cannot say; a
+# profiler can (:ref:`sphx_glr_gallery_gpu_plot_50_xray.py`).
 
 rows = vis.results(sweep)
 rates = {(r["backend"], r["shape"], r["m"]): r.get("useful_gb_per_s") for r in rows}
 fused = [rates[c] / rates["fp16", *c[1:]] for c in gains if c[0] != "dequantize"]
-assert not published or all(share < 1 / 3 for share in fused), max(fused)
+assert not published or all(share < 1 / 4 for share in fused), max(fused)
 
 measured = sweep.parameters["m"]
 shown = measured if chosen else [m for m in measured if m in (1, 16, 64, 256, 1024)]
@@ -143,58 +135,66 @@ script.display(vis.summary(sweep, shape, shown))
 
 # %%
 # *Of the roofline* is the time that the measured limits allow over the time taken:
-# :ref:`sphx_glr_gallery_profiling_plot_20_roofline.py`.
-#
-# Fewer bytes only make speed possible. Whether a kernel gets it may well depend on where
-# each nibble lies and on how many instructions stand between the memory and the tensor
-# core; Marlin was designed around these two.
+# :ref:`sphx_glr_gallery_profiling_plot_20_roofline.py`. Fewer bytes only make speed
+# possible. Whether a kernel gets it depends on where each nibble lies and on how many
+# instructions stand between the memory and the tensor core; Marlin was designed around
+# these two.
 #
 # All shapes together
 # -------------------
-# The four products of one layer, times the 32 layers of Llama-3-8B: what the linear
-# layers alone would allow, if nothing else took time. (Computed from the medians,
-# attention and everything else left out.)
+# The four products of one layer, times 32 layers, computed from the medians. With all else,
+# measured: :ref:`sphx_glr_gallery_profiling_plot_32_whole_model.py`.
 
 script.display(vis.layers_table(sweep, layers=32))
 
 # %%
 # On other GPUs
 # -------------
-# Every GPU of which this site has recordings, and this one (:doc:`/recordings` says how to
-# add yours):
+# Every GPU recorded, and this one (to add yours: :doc:`/recordings`):
 
-script.display(vis.gpus_table(sweep, recordings.find("batch-sweep"), shape))
+others = recordings.find("batch-sweep")
+script.display(vis.gpus_table(sweep, others, shape))
+
+# %%
+# The H100 has as many SMs as the H200 and slower memory. On this layer at M = 1 the H200
+# needs of the H100's time:
+
+by_gpu = {one.provenance["gpu"]: one for one in others}
+pair = [by_gpu[gpu] for gpu in ("NVIDIA H200", "NVIDIA H100 80GB HBM3")]
+for name in ("read", "fp16", "triton_fused"):
+    here, there = (vis.timed(one, name, "28672x4096")[0]["seconds"] for one in pair)
+    share = median(here) / median(there)
+    print(f"{name:<12} {share:.2f}")
+    assert abs(share - 1) < 0.03 if name == "triton_fused" else share < 0.8, share
+
+# %%
+# FP16 gains what reading gains: it waits for memory. Our kernel gains nothing, as we
+# predicted before the H200 was measured. So the same kernel wins there and loses here.
+# *"INT4 is faster"* and *"INT4 is slower"* can both be true.
 
 # %%
 # Under which conditions
 # ----------------------
-# A GPU at its power limit lowers its clock; the large product comes near that limit. What
-# NVML said right after the samples:
+# A GPU at its power limit lowers its clock. What NVML said right after the samples:
 
-held = {(row["shape"], row["m"]) for row in sweep.rows if row.get("throttle_reasons")}
-clocks = sorted(row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz"))
-cells = {(row["shape"], row["m"]) for row in sweep.rows}
-if clocks:
-    span = f"{clocks[0]} to {clocks[-1]} MHz"
-    print(f"SM clock {span}; held down in {len(held)} of {len(cells)}")
+if clocks := [row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz")]:
+    held = sum(bool(row.get("throttle_reasons")) for row in sweep.rows)
+    span = f"{min(clocks)} to {max(clocks)} MHz"
+    print(f"SM clock {span}; held down in {held} of {len(clocks)} rows")
 
 # %%
 # Limits
 # ------
-# - *Useful GB/s* counts the fewest bytes that the product needs, each once, not those
-#   that a backend moves.
+# - *Useful GB/s* counts the fewest bytes that the product needs, each once.
 # - Each kernel of a CUDA graph takes about a microsecond to start, and the backends need
 #   different numbers: FP16 mostly one, dequantize + matmul two, ours one or three
 #   (product, sum over the parts of K, rounding), AutoAWQ's two (clearing the output,
 #   product). On the small layers that matters.
-# - Only the weights are cold. Inputs and outputs are reused and stay in the L2 cache.
-# - FP16 stores the weight as ``torch.nn.Linear`` does, [N, K]; dequantize + matmul writes
-#   it as [K, N]. cuBLAS chooses other kernels for it, which may explain the bump in its
-#   curve; we have not looked.
-# - *Fused Triton* is a first attempt of ours with tile sizes from a small search. It
-#   shows what a straightforward kernel does, not what Triton can do at best.
-# - AutoAWQ's CUDA kernels, Marlin and others are on a page of their own:
-#   :ref:`sphx_glr_gallery_marlin_plot_40_all_kernels.py`.
+# - Only the weights are cold; inputs and outputs stay in the L2 cache.
+# - FP16 has the weight as [N, K], as ``torch.nn.Linear``; dequantize + matmul writes it as
+#   [K, N], for which cuBLAS chooses other kernels.
+# - *Fused Triton* is a first attempt, with tile sizes from a small search, not what Triton
+#   can do at best. All others: :ref:`sphx_glr_gallery_marlin_plot_40_all_kernels.py`.
 
 figures = {"throughput_scaling": speedup, "latency_comparison": latency}
 script.show(figures, options.output_dir)

@@ -76,8 +76,8 @@ held = [row for row in products if row.get("throttle_reasons")]
 reasons = sorted({reason for row in held for reason in row["throttle_reasons"]})
 print(f"clock held down in {len(held)} of {len(products)} cells {reasons}")
 
-# The text around the code says what an H100 showed. Should that change, the build fails.
-published = not chosen and sweep.provenance["gpu"].startswith("NVIDIA H100")
+# The text around the code says what an H200 showed. Should that change, the build fails.
+published = not chosen and sweep.provenance["gpu"] == "NVIDIA H200"
 sheet = vis.data_sheet(roofs.gpu)
 assert not published or (roofs.bandwidth < sheet.bandwidth and roofs.peak < sheet.peak)
 assert not published or ("software power cap" in reasons and 2 * len(held) > len(products))
@@ -117,8 +117,8 @@ for name, found in far.items():
 
 if published:
     fp16, others = far["fp16"], [found for name, found in far.items() if name != "fp16"]
-    assert max(fp16.values()) < 4 / 3
-    assert max(fp16, key=fp16.__getitem__) == 256  # the corner
+    assert max(fp16.values()) < 5 / 4
+    assert max(fp16, key=fp16.__getitem__) in (128, 256)  # the corner
     assert all(fp16[m] < found[m] for found in others for m in found)
     assert all(min(found[1], found[16]) > 3 for found in others)  # far below the slope
     assert all(abs(found[16] / found[1] - 1) < 0.1 for found in others)  # parallel to it
@@ -129,7 +129,7 @@ if published:
     assert max(rates) < 1.05 * min(rates)  # a roof of its own
 
 # %%
-# FP16 leaves little to win: it never takes more than a third longer than the roofs allow,
+# FP16 leaves little to win: it never takes more than a quarter longer than the roofs allow,
 # and is farthest from them at the corner, where the model pretends that reading and
 # multiplying overlap without a seam. No INT4 kernel is as near to its roof as FP16 is at
 # any M. Ours takes more than two and a half times what it could take, everywhere.
@@ -150,12 +150,12 @@ for name in [name for name in far if name != "fp16"]:
     won = [m for m in speedup if speedup[m] > 1]
     print(f"{BACKENDS[name].title:<25} faster at M: {', '.join(map(str, won)) or 'none'}")
     last = max([last, *won])
-assert not published or 2 * last < shrinks < ends
+assert not published or last == 0 < shrinks < ends
 
 # %%
-# So the kernels stop helping long before the model does. Up to its first turning point the
-# roofline leaves room for nearly the full ratio of the bytes; what is measured has used up
-# its gain before that. The room between is what a better kernel can win.
+# So these kernels help nowhere, and the model is not to blame: up to its first turning
+# point it leaves room for nearly the full ratio of the bytes. That room is what a better
+# kernel can win, and :ref:`some do <sphx_glr_gallery_marlin_plot_40_all_kernels.py>`.
 
 script.display(vis.allowed_table(sweep, shape))
 
