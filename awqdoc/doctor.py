@@ -89,8 +89,13 @@ def _tell(index: int) -> None:
         if state[key] is not None
     ]
     print(f"  GPU {index}")
-    for row in [*facts, *now]:
-        print(f"    {row['fact']:<33} {_value(row['value'], row['unit']):<22} {row['source']}")
+    for line in lines([*facts, *now]):
+        print(f"    {line}")
+
+
+def lines(facts: list[dict[str, Any]]) -> list[str]:
+    """Write facts, as `awqdoc.gpu.facts` returns them, for people: a line for each, with its source."""
+    return [f"{row['fact']:<33} {_value(row['value'], row['unit']):<22} {row['source']}" for row in facts]
 
 
 def _value(value: Any, unit: str) -> str:

@@ -22,7 +22,7 @@ As a program it takes ``--device 0``, ``--snapshot``, ``--visualize``, ``--bench
 from statistics import median
 
 import awqdoc
-from awqdoc import gpu, script
+from awqdoc import doctor, gpu, script
 from awqdoc import visualization as vis
 from awqdoc.errors import AwqdocError
 from awqdoc.experiments import lookup
@@ -44,8 +44,7 @@ asked, figures = given or parts, {}
 if options.benchmark and (lack := gpu.why_not_suitable() or lookup("xray").missing()):
     raise AwqdocError(f"--benchmark measures on a GPU, but {lack}.")
 if options.device is not None:
-    for row in (facts := gpu.facts(options.device)):
-        print(f"{row['fact']:<36}{row['value']} {row['unit']}  ({row['source']})")
+    print(*doctor.lines(facts := gpu.facts(options.device)), sep="\n")
     if any((row["fact"], row["value"]) == ("MIG", "on") for row in facts):
         print("MIG is on: put a slice's name, by nvidia-smi -L, in CUDA_VISIBLE_DEVICES.")
 if options.monitor is not None:
