@@ -179,7 +179,7 @@ for name, weight in (("as trained", before), ("with added outliers", after)):
 # -----------------
 # Every weight that reads an outlier is rounded to zero. The error of a weight far below
 # half a step is the weight itself, not a quarter of a step, and s = 2 changes nothing.
-# Only an s near the size of the outlier does. One s for all salient channels of all
+# Only a large s, as the 32 above, does. One s for all salient channels of all
 # layers cannot serve both these and ordinary ones. AWQ gives each channel its own, found
 # by a search: :ref:`sphx_glr_gallery_quantization_plot_30_scale_search.py`.
 #

@@ -39,7 +39,7 @@ options = script.parse(parser)
 
 GROUP, METHODS = options.group_size, ("rtn", "gptq", "awq")
 result = awqdoc.measure("accuracy")
-published = result.origin == "recorded"
+published = result.origin == "recorded" and GROUP == 128
 bits = result.parameters["bits"]
 script.display(vis.order_table(result, GROUP))
 
@@ -65,16 +65,17 @@ for b in bits:
 # The order turns
 # ---------------
 # At INT4 the outliers double what plain rounding and GPTQ lose. AWQ hardly notices: its
-# scales undo them. At INT3 rounding costs all three so much that the outliers add less,
-# and AWQ and GPTQ end near each other.
+# scales undo them. At INT3, where rounding costs much by itself, the outliers add a
+# smaller share to what plain rounding and GPTQ lose, and AWQ and GPTQ end near each other.
 
 for b in bits:
     pair = row("embedded+outliers", b, "awq"), row("embedded+outliers", b, "gptq")
     gap, error = vis.paired_difference(*pair)
     assert not published or gap < -3 * error, (b, gap, error)
+    assert not published or (gap > -0.15 * pair[1]["kl"]) == (b == 3), (b, gap)
     pair = row("embedded", b, "awq"), row("embedded", b, "gptq")
     gap, error = vis.paired_difference(*pair)
-    assert not published or (gap > 3 * error) == ((b, GROUP) != (3, -1)), (b, gap, error)
+    assert not published or gap > 3 * error, (b, gap, error)
 assert not published or times[4, "awq"] < 1.1 < 1.6 < min(times[4, "rtn"], times[4, "gptq"])
 assert not published or max(times[3, m] for m in METHODS) < 1.3
 

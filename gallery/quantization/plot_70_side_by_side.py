@@ -55,6 +55,7 @@ kl = vis.plot_tools(tools)
 
 plain = awqdoc.measure("accuracy", model="embedded", bits=4, group_size=128)
 (rounded,) = (row["kl"] for row in plain.rows if row["method"] == "rtn")
+errors = []  # of each difference: how many of its errors it is
 for method in tools.parameters["method"]:
     ours, *others = vis.compared(tools, method)
     gain = rounded - ours["kl"]
@@ -65,14 +66,19 @@ for method in tools.parameters["method"]:
         print(f"{method:<4} {row['tool']:<9} KL {difference:+.5f} ± {error:.5f}", end="")
         print(f", {share:+.1%} of what {method.upper()} gains over rounding", end="")
         print(f"; NLL {nll:+.5f} ± {nll_error:.5f}")
+        errors.append(abs(difference) / error)
+        nearer = difference > 0  # is ours
+        assert not published or nearer == (method == "awq"), (method, row["tool"])
+        assert not published or not nearer or 2 < -nll / nll_error < 3, (nll, nll_error)
         assert not published or abs(share) < 0.1
-        assert not published or nll < 0, (method, row["tool"], nll)
+assert not published or sum(ratio > 3 for ratio in errors) > 1, errors
 
 # %%
 # The programs are not equal: some differences are several times their error, as small as
 # they are. But they point both ways. By KL divergence to FP16 our AWQ is a trace nearer
-# than AutoAWQ's; by the NLL of the text, which is far noisier, theirs is a trace better,
-# by two to three errors. And none of the KL divergences comes near what the method gains.
+# than the other two; by the NLL of the text, which is far noisier, they are a trace better,
+# by two to three errors. And no difference in KL divergence comes near what the method
+# gains.
 #
 # A large model's blocks
 # ----------------------
@@ -88,12 +94,15 @@ seconds = vis.plot_block_seconds(speed)
 script.display(vis.speed_table(speed))
 
 # %%
-# The first block of a process includes some warming up, although both have quantized a
-# tiny model before. The median takes all blocks. For Llama-3-8B as a whole, **modelled**:
-# 32 times the median block, without loading, embedding, head and saving.
+# The very first block, ours, includes some warming up, although a tiny model was quantized
+# before. AutoAWQ's first is no slower than its others. The median takes all blocks. For
+# Llama-3-8B as a whole, **modelled**: 32 times the median block, without loading,
+# embedding, head and saving.
 
 for quantizer in ("awqdoc", "autoawq"):
     times = vis.block_seconds(speed, quantizer)
+    late = bool(times) and times[0] > 1.1 * max(times[1:])
+    assert not recorded or late == (quantizer == "awqdoc"), times
     if times:
         whole = 32 * median(times)
         print(f"{quantizer:<8} {median(times):5.2f} s per block; ", end="")
@@ -155,15 +164,16 @@ if recorded:
     ours = median(vis.block_seconds(speed, "awqdoc"))
     for part in ("inputs", "scales", "clip", "pack"):
         assert all(row[f"seconds_{part}"] > 1.2 * ours for row in phases), part
-        assert all(row[f"seconds_{part}"] < row["seconds"][0] / 2 for row in phases), part
+        most = [row["seconds_scales"] for row in phases]
+        assert all(row[f"seconds_{part}"] <= m for row, m in zip(phases, most, strict=True))
 
 script.display(vis.phases_table(speed))
 
 # %%
 # What surprised us
 # -----------------
-# There is no culprit. No part takes half of the time, and each of the four alone takes
-# longer than all of ours. In the scale search the Gram matrix saves little: a few times
+# There is no culprit. The scale search takes most, about a third; each of the four alone
+# takes longer than all of ours. In that search the Gram matrix saves little: a few times
 # fewer multiply-adds (above), but ours are in TF32, at half the rate of FP16. Copies
 # between GPU and CPU, products written to memory and loops in Python add up.
 #
