@@ -73,7 +73,7 @@ def test_without_floors_there_are_no_roofs(name: str) -> None:
     for draw in (vis.measured_roofs, lambda it: vis.plot_roofline(it, SHAPE), vis.roofs_table):
         with pytest.raises(AwqdocError, match=r"holds no floors.*awqdoc record batch-sweep"):
             draw(lacking)
-    assert {gpu["kind"] for gpu in vis.roofline_data([lacking])["gpus"]} == {"modelled"}
+    assert {gpu["kind"] for gpu in vis.roofline_data([lacking], [])["gpus"]} == {"modelled"}
 
 
 def test_the_data_sheet_is_that_of_the_very_gpu() -> None:
@@ -151,7 +151,7 @@ def test_the_roof_is_a_slope_to_the_ridge_and_then_flat() -> None:
 def test_the_widget_gets_every_data_sheet_and_each_gpu_once() -> None:
     other = replace(SWEEP, provenance={**PROVENANCE, "gpu": "NVIDIA H200"})
     slower = replace(sweep({**RATES, "matmul": (1, 1)}, fp16=(1, 1)), provenance=PROVENANCE)
-    data = json.loads(json.dumps(vis.roofline_data([SWEEP, other, slower]), allow_nan=False))
+    data = json.loads(json.dumps(vis.roofline_data([SWEEP, other, slower], []), allow_nan=False))
     measured = [gpu for gpu in data["gpus"] if gpu["kind"] == "measured"]
     assert [(gpu["name"], gpu["peak"]) for gpu in measured] == [(PROVENANCE["gpu"], 60_000), ("NVIDIA H200", 60_000)]
     assert measured[0]["label"] == SWEEP.label
@@ -165,7 +165,7 @@ def test_the_widget_gets_every_data_sheet_and_each_gpu_once() -> None:
 
 
 def test_the_widget_gets_the_median_of_every_measured_point() -> None:
-    points = vis.roofline_data([SWEEP])["gpus"][0]["points"]
+    points = vis.roofline_data([SWEEP], [])["gpus"][0]["points"]
     found = {(point["backend"], point["m"]): point for point in points}
     assert set(found) == {(BACKENDS[name].title, m) for name in ("fp16", "triton_fused") for m in (1, 64)}
     point = found[BACKENDS["triton_fused"].title, 1]
@@ -174,9 +174,38 @@ def test_the_widget_gets_the_median_of_every_measured_point() -> None:
     assert point["hue"] in vis.PALETTE
 
 
+def test_the_fastest_kernels_stand_beside_the_sweep_of_the_same_gpu_alone() -> None:
+    cells = [
+        ("fp16", "1024x512", 1, True, 9e-3),  # the sweep has it: left to it
+        ("fp16", "57344x8192", 1, True, 8e-3),
+        ("cuda_overlapped", "57344x8192", 1, True, 2e-3),
+        ("cuda_overlapped", "57344x8192", 1, False, 1e-3),  # symmetric: not a format of the page
+        ("gptqmodel_marlin", "57344x8192", 1, True, 3e-3),
+        ("llm_awq", "57344x8192", 1, True, 4e-3),  # none of the fastest
+    ]
+    rows: list[dict[str, Any]] = [
+        {"backend": name, "shape": shape, "m": m, "zero_points": zero_points, "seconds": [seconds, 0.5 * seconds, 9]}
+        for name, shape, m, zero_points, seconds in cells
+    ]
+    rows.append({"backend": "gptqmodel_machete_best", "shape": "64x64", "m": 1, "zero_points": True, "skipped": "away"})
+    kernels = Recording("kernels", {"shape": ["1024x512"]}, {**PROVENANCE, "date": "2026-01-02"}, rows)
+    elsewhere = replace(kernels, provenance={**PROVENANCE, "gpu": "NVIDIA Other"})
+    (gpu, *sheets) = vis.roofline_data([SWEEP], [kernels, elsewhere])["gpus"]
+    assert {sheet["kind"] for sheet in sheets} == {"modelled"}  # kernels without a sweep have no roofs
+    added = {(p["backend"], p["n"], p["k"]): p["seconds"] for p in gpu["points"][4:]}
+    assert added == {
+        ("FP16 (torch)", 57344, 8192): 8e-3,
+        ("INT4 CUDA, last step (ours)", 57344, 8192): 2e-3,
+        ("INT4 Marlin (vLLM)", 57344, 8192): 3e-3,
+    }
+    assert "2026-01-02" in gpu["label"]
+    hues = {p["backend"]: p["hue"] for p in gpu["points"]}
+    assert len(set(hues.values())) == len(hues)
+
+
 @pytest.mark.parametrize("k", [512, 4096, 14336])
 def test_the_widget_s_formats_weigh_what_a_problem_says(k: int) -> None:
-    for one in vis.roofline_data([])["formats"]:
+    for one in vis.roofline_data([], [])["formats"]:
         group = {None: 128, -1: k}.get(one["group"], one["group"])
         assert 1000 * (k * one["bits"] + one["column_bits"]) / 8 == Problem(1, 1000, k, group).weight_bytes(
             one["width"]

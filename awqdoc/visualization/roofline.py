@@ -15,6 +15,7 @@ from awqdoc.formats import Problem
 from awqdoc.gpu.datasheets import DATA_SHEETS, DataSheet
 from awqdoc.kernels import BACKENDS
 from awqdoc.kernels.floors import FLOORS
+from awqdoc.kernels.table import KERNELS, LADDER
 from awqdoc.recordings import Recording, slug
 from awqdoc.visualization.prediction import Rates, predicted_seconds
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
@@ -27,6 +28,18 @@ LAYERS = {
     "4096x14336": "Llama-3-8B: down",
     "6144x4096": "Llama-3-8B: query, key and value",
     "4096x4096": "Llama-3-8B: attention output",
+}
+LARGER = {
+    "57344x8192": "Llama-3-70B: gate and up",
+    "8192x28672": "Llama-3-70B: down",
+    "10240x8192": "Llama-3-70B: query, key and value",
+}
+# What the interactive page shows of the experiment `kernels`, beside the sweep: backend -> title, hue.
+STRONG = {
+    "fp16": (BACKENDS["fp16"].title, LOOKS["fp16"][0]),
+    LADDER[-1]: ("INT4 CUDA, last step (ours)", "green"),
+    "gptqmodel_marlin": ("INT4 Marlin (vLLM)", "ochre"),
+    "gptqmodel_machete_best": ("INT4 Machete, its best", "ink"),
 }
 # Rows of a group that share a scale and a zero point; -1 is one group for each column, as AutoAWQ and Marlin write it.
 GROUP_SIZES = (128, 64, 32, -1)
@@ -239,20 +252,25 @@ def allowed_table(recording: Recording, shape: str) -> Table:
     return Table(columns, rows, recording, f"{shape} (N x K): allowed by the measured roofs, and measured")
 
 
-def roofline_data(recordings: list[Recording]) -> dict[str, Any]:
+def roofline_data(sweeps: list[Recording], kernels: list[Recording]) -> dict[str, Any]:
     """Return what the interactive roofline knows: GPUs, formats and layers, as JSON can hold it.
 
     Parameters
     ----------
-    recordings : list of Recording
-        Sweeps, the preferred one of a GPU first. Those without floors are left out.
+    sweeps, kernels : list of Recording
+        Of the experiments ``batch-sweep`` and ``kernels``, the preferred one of a GPU first. Sweeps without floors, and
+        kernels on a GPU without a sweep, are left out.
     """
     gpus: dict[str, dict[str, Any]] = {}
-    for recording in filter(has_floors, recordings):
-        roofs = measured_roofs(recording)
+    strong = {recording.provenance["gpu"]: recording for recording in reversed(kernels)}
+    for recording in filter(has_floors, sweeps):
+        roofs, points, label = measured_roofs(recording), _points(recording), recording.label
+        if beside := strong.get(roofs.gpu):
+            points = [*points, *_strong_points(beside, {(p["n"], p["k"], p["m"]) for p in points if p["bits"] == 16})]
+            label += f"; ladder, Marlin and Machete: {beside.label}"
         gpus.setdefault(slug(roofs.gpu), {
-            "name": roofs.gpu, "kind": "measured", "label": recording.label, "by": FLOORS[roofs.floor].title,
-            "bandwidth": roofs.bandwidth, "peak": roofs.peak, "points": _points(recording),
+            "name": roofs.gpu, "kind": "measured", "label": label, "by": FLOORS[roofs.floor].title,
+            "bandwidth": roofs.bandwidth, "peak": roofs.peak, "points": points,
         })  # fmt: skip
     for sheet in DATA_SHEETS:
         gpus[slug(sheet.name)] = {
@@ -264,7 +282,7 @@ def roofline_data(recordings: list[Recording]) -> dict[str, Any]:
         "formats": [_format(16, None), *(_format(4, group) for group in GROUP_SIZES)],
         "layers": [
             {"n": size.n, "k": size.k, "title": title}
-            for shape, title in LAYERS.items()
+            for shape, title in (LAYERS | LARGER).items()
             for size in [Problem.parse(shape, 1)]
         ],
     }
@@ -281,6 +299,21 @@ def _points(recording: Recording) -> list[dict[str, Any]]:
         for shape in recording.parameters["shape"]
         for row in timed(recording, name, shape)
         for size in [problem(row)]
+    ]  # fmt: skip
+
+
+def _strong_points(recording: Recording, known: set[tuple[int, int, int]]) -> list[dict[str, Any]]:
+    """Return the median times of the fastest kernels on weights with zero points; FP16 only where it is not `known`."""
+    return [
+        {
+            "backend": title, "bits": KERNELS[name].bits, "hue": hue,
+            "n": size.n, "k": size.k, "group": size.group_size, "m": size.m, "seconds": median(row["seconds"]),
+        }
+        for name, (title, hue) in STRONG.items()
+        for row in recording.rows
+        if row["backend"] == name and row["zero_points"] and "seconds" in row
+        for size in [Problem.parse(row["shape"], row["m"], GROUP_SIZES[0])]
+        if name != "fp16" or (size.n, size.k, size.m) not in known
     ]  # fmt: skip
 
 
