@@ -104,7 +104,7 @@ gains = {
     for m, ratios in vis.speedups(sweep, backend, layer_shape).items()
 }
 published = not chosen and sweep.origin == "recorded"
-assert not published or 0.8 < max(gains.values()) < 0.85, max(gains.values())
+assert not published or max(gains.values()) < 0.85, max(gains.values())
 
 # %%
 # What surprised us
@@ -161,21 +161,21 @@ script.display(vis.gpus_table(sweep, others, shape))
 
 by_gpu = {one.provenance["gpu"]: one for one in others}
 pair = [by_gpu[gpu] for gpu in ("NVIDIA H200", "NVIDIA H100 80GB HBM3")]
-for name in ("read", "fp16", "triton_fused"):
+for name in ("read", "fp16", "triton_fused", "autoawq_triton"):
     here, there = (vis.timed(one, name, "28672x4096")[0]["seconds"] for one in pair)
     share = median(here) / median(there)
-    print(f"{name:<12} {share:.2f}")
-    assert abs(share - 1) < 0.03 if name == "triton_fused" else share < 0.8, share
+    print(f"{name:<14} {share:.2f}")
+    assert abs(share - 1) < 0.03 if name in INT4 else share < 0.8, share
 
 # %%
-# FP16 gains what reading gains: it waits for memory. Our kernel gains nothing, as we
-# predicted before the H200 was measured. So the same kernel wins there and loses here.
-# *"INT4 is faster"* and *"INT4 is slower"* can both be true.
+# FP16 gains what reading gains: it waits for memory. The fused kernels gain nothing. So the
+# same kernel, ours, wins there (up to M = 16) and loses here. *"INT4 is faster"* and *"INT4
+# is slower"* can both be true.
 
 # %%
 # Under which conditions
 # ----------------------
-# A GPU at its power limit lowers its clock. What NVML said right after the samples:
+# A GPU at its power limit lowers its clock, here by little. NVML, right after the samples:
 
 if clocks := [row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz")]:
     held = sum(bool(row.get("throttle_reasons")) for row in sweep.rows)
@@ -186,7 +186,7 @@ if clocks := [row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz
 # Limits
 # ------
 # - *Useful GB/s* counts the fewest bytes that the product needs, each once.
-# - Each kernel of a CUDA graph takes about a microsecond to start, and the backends need
+# - Each kernel of a CUDA graph takes a microsecond or two to start and end; backends need
 #   different numbers: FP16 mostly one, dequantize + matmul two, ours one or three
 #   (product, sum over the parts of K, rounding), AutoAWQ's two (clearing the output,
 #   product). On the small layers that matters.

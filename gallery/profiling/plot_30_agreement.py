@@ -34,7 +34,7 @@ they differ.
 from statistics import median
 
 import awqdoc
-from awqdoc import recordings, script
+from awqdoc import profiling, recordings, script
 from awqdoc import visualization as vis
 
 parser = script.parser("Compare clocks: CUDA events, graphs, do_bench, Nsight Compute.")
@@ -62,9 +62,12 @@ for work in works:
     rows = vis.agreement_rows(timed, work)
     times[work] = {way: median(row["seconds"]) for way, row in rows.items()}
 long = vis.agreement_long(timed)
+restless = {(row["work"], row["way"]) for row, _ in profiling.doubted(timed.rows)}
 for way in ("graph", "read"):
     most, steady = (vis.agreement_apart(timed, way, only) for only in (False, True))
-    print(f"{way:<9} within {most:.1%} of Nsight Compute; where steady, {steady:.1%}")
+    count = sum((work, way) not in restless for work in long)
+    print(f"{way:<9} within {most:.1%} of Nsight Compute; ", end="")
+    print(f"the {count} of {len(long)} that are steady, {steady:.1%}")
     assert not published or steady < 0.03, "clocks of the same cache state do not agree"
 for work in long:
     ratio = times[work]["do_bench, short"] / times[work]["write"]
@@ -73,9 +76,9 @@ for work in long:
     assert not published or abs(ratio - 1) < 0.03, "do_bench does not agree"
 
 # %%
-# With the cache in the same state and steady samples all agree within 3 %. Where a median
-# is farther off, its samples moved. Some of the graph that is farthest off, in the order in
-# which they were taken:
+# With the cache in the same state and steady samples all agree within 3 %, but most of the
+# graphs are not steady here. Some samples of the one whose median is farthest off, in the
+# order in which they were taken:
 
 worst = max(long, key=lambda work: abs(vis.agreement_ratios(timed, work)["graph"] - 1))
 series = [1e6 * s for s in vis.agreement_rows(timed, worst)["graph"]["seconds"]]
@@ -172,8 +175,8 @@ for doubt in vis.agreement_doubts(timed.select(work=long)):
 # - Nsight Compute ran in a process of its own, later, on the same GPU.
 # - This is one run. In an earlier one ``do_bench`` and events behind a write differed by
 #   several per cent for two products that keep the tensor cores busy.
-# - In its short run (1 ms to warm up, 10 ms of samples) ``do_bench`` gives several
+# - In other runs than this one ``do_bench`` for 10 ms (after 1 ms to warm up) gave several
 #   times its later result for some short calls. We suppose that the host had not yet got
-#   ahead of the GPU. The figure leaves this run out, the table does not.
+#   ahead of the GPU. So the figure leaves it out; the table does not.
 
 script.show({"agreement": figure}, options.output_dir)

@@ -101,7 +101,7 @@ samples, floors = vis.step_samples(timed), vis.step_floors(timed)
 times = vis.plot_step_times(timed)
 
 # %%
-# All climb as the caches grow, and FP16 keeps closest to its dotted line. In numbers:
+# All climb as the caches grow. By share FP16 comes closest to its dotted line. In numbers:
 
 ends = timed.select(batch=sorted({batches[0], batches[len(batches) // 2], batches[-1]}))
 script.display(vis.step_table(ends))

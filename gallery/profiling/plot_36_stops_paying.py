@@ -134,7 +134,7 @@ columns = ["tokens of each", *(f"batch {m}" for m in shown), "GB spared", "GB of
 script.display(vis.Table(columns, rows, None, "Times as fast as FP16 at most"))
 
 # %%
-# So long texts *shrink* the lead and do not end it; one user hardly feels them. A cache of
+# So long texts *shrink* the lead and do not end it; one user feels them least. A cache of
 # fewer bits would help here, and that is another subject.
 #
 # A prompt
