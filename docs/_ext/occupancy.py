@@ -46,13 +46,13 @@ def page_data() -> dict[str, Any]:
         for key, (title, asked) in known.items()
     ]
     gpus = [
-        {"key": recordings.slug(sheet.name), "name": sheet.name, "capability": name(sheet.capability), "sms": sheet.sms}
+        {"key": recordings.slug(sheet.name), "name": sheet.name, "capability": dotted(sheet.capability), "sms": sheet.sms}
         for sheet in DATA_SHEETS
     ]
     h200 = next(gpu for gpu in gpus if gpu["name"] == "H200 SXM")
     return {
         "gpus": gpus,
-        "limits": {name(capability): asdict(limits) for capability, limits in occupancy.LIMITS.items()},
+        "limits": {dotted(capability): asdict(limits) for capability, limits in occupancy.LIMITS.items()},
         "kernels": kernels,
         "registers": occupancy.REGISTERS,
         "most_registers": occupancy.MOST_REGISTERS,
@@ -65,7 +65,7 @@ def page_data() -> dict[str, Any]:
     }
 
 
-def name(capability: tuple[int, int]) -> str:
+def dotted(capability: tuple[int, int]) -> str:
     return "{}.{}".format(*capability)
 
 
