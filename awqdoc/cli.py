@@ -138,7 +138,7 @@ def _record(options: argparse.Namespace) -> int:
     for name, lack in left_out.items():
         print(f"{name} is left out: {lack}.", file=sys.stderr)
     minutes = sum(lookup(name).minutes for name in names)
-    print(f"recording {', '.join(names)}: about {minutes:.0f} min on an H100", file=sys.stderr)
+    print(f"recording {', '.join(names)}: about {minutes:.0f} min on an H200", file=sys.stderr)
     for name in names:
         path = record(name, options.output)
         doubt = restless(recordings.load(path))

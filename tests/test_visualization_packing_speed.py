@@ -57,9 +57,9 @@ def test_each_work_is_a_point_in_the_line_of_its_place_and_format() -> None:
     figure = vis.plot_packing(recording(), SHAPE)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["CPU, awq", "CPU, marlin", "GPU, awq", "GPU, marlin"]
-    assert points(figure)["pack (ours)"] == [(0.2, 0), (0.2, 1), (0.002, 2), (0.002, 3)]
-    assert points(figure)["round and pack (AutoAWQ)"] == [(6, 0), (6, 1), (0.06, 2), (0.06, 3)]
-    told = "GPU, marlin: copy of the codes 0.0001 s, the codes alone (ours) 0.0015 s, pack (ours) 0.002 s"
+    assert points(figure)["ours, pack"] == [(0.2, 0), (0.2, 1), (0.002, 2), (0.002, 3)]
+    assert points(figure)["AutoAWQ, the same"] == [(6, 0), (6, 1), (0.06, 2), (0.06, 3)]
+    told = "GPU, marlin: copy of the codes 0.0001 s, ours, codes alone 0.0015 s, ours, pack 0.002 s"
     assert told in figure.awqdoc_alt  # type: ignore[attr-defined]
 
 
@@ -67,9 +67,9 @@ def test_without_autoawq_ours_is_shown() -> None:
     figure = vis.plot_packing(recording("autoawq"), SHAPE)
     assert list(points(figure)) == [
         "copy of the codes",
-        "the codes alone (ours)",
-        "pack (ours)",
-        "round and pack (ours)",
+        "ours, codes alone",
+        "ours, pack",
+        "ours, round and pack",
     ]
     assert vis.packing_table(recording("autoawq"), SHAPE).rows[0] == [
         "CPU", "awq", "10", "150", "200", "500", "", "300", "", "",

@@ -31,7 +31,7 @@ MODES = ("auto", "live", "recorded")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One measured question: its name, what it asks, about how long it takes on an H100, whether it times anything."""
+    """One measured question: its name, what it asks, about how long it takes on an H200, whether it times anything."""
 
     name: str
     question: str

@@ -14,9 +14,9 @@ from awqdoc.visualization.tables import Table
 
 Row = dict[str, Any]
 WORKS = {
-    "copy": ("copy of the codes", "muted", "|"), "codes": ("the codes alone (ours)", "purple", "s"),
-    "pack": ("pack (ours)", "blue", "o"),
-    "from weight": ("round and pack (ours)", "green", "^"), "autoawq": ("round and pack (AutoAWQ)", "orange", "D"),
+    "copy": ("copy of the codes", "muted", "|"), "codes": ("ours, codes alone", "purple", "s"),
+    "pack": ("ours, pack", "blue", "o"),
+    "from weight": ("ours, round and pack", "green", "^"), "autoawq": ("AutoAWQ, the same", "orange", "D"),
 }  # fmt: skip
 """Name, colour and marker of each work that is drawn."""
 _PLACES = {"cpu": "CPU", "cuda": "GPU"}

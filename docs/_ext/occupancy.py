@@ -46,8 +46,8 @@ def page_data() -> dict[str, Any]:
         for key, (title, asked) in known.items()
     ]
     gpus = [
-        {"key": recordings.slug(sheet.name), "name": sheet.name, "capability": dotted(sheet.capability), "sms": sheet.sms}
-        for sheet in DATA_SHEETS
+        {"key": recordings.slug(one.name), "name": one.name, "capability": dotted(one.capability), "sms": one.sms}
+        for one in DATA_SHEETS
     ]
     h200 = next(gpu for gpu in gpus if gpu["name"] == "H200 SXM")
     return {

@@ -171,16 +171,16 @@ for name in ("read", "fp16", "triton_fused", "autoawq_triton"):
 # FP16 gains what reading gains: it waits for memory. The fused kernels gain nothing. So the
 # same kernel, ours, wins there (up to M = 16) and loses here. *"INT4 is faster"* and *"INT4
 # is slower"* can both be true.
-
-# %%
+#
 # Under which conditions
 # ----------------------
 # A GPU at its power limit lowers its clock, here by little. NVML, right after the samples:
 
 if clocks := [row["sm_clock_mhz"] for row in sweep.rows if row.get("sm_clock_mhz")]:
-    held = sum(bool(row.get("throttle_reasons")) for row in sweep.rows)
-    span = f"{min(clocks)} to {max(clocks)} MHz"
-    print(f"SM clock {span}; held down in {held} of {len(clocks)} rows")
+    held = {(row["shape"], row["m"]) for row in sweep.rows if row.get("throttle_reasons")}
+    cells = {(row["shape"], row["m"]) for row in sweep.rows}
+    told = f"held down in {len(held)} of {len(cells)} cells"
+    print(f"SM clock {min(clocks)} to {max(clocks)} MHz; {told}")
 
 # %%
 # Limits

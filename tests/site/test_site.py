@@ -60,6 +60,33 @@ def test_page_shows_the_figures_of_its_theme(page: Page, address: str, name: str
         assert not image.is_visible()
 
 
+# How far what is drawn reaches beyond the picture, in its own units, at the worst; what is clipped on purpose aside.
+REACHES_OUT = """() => {
+    const svg = document.querySelector("svg");
+    const frame = svg.getBoundingClientRect();
+    const unit = svg.viewBox.baseVal.width / frame.width;
+    const drawn = [...svg.querySelectorAll("path, use, text")]
+        .filter((one) => !one.closest("defs, clipPath, [clip-path]"))
+        .map((one) => one.getBoundingClientRect())
+        .filter((box) => box.width || box.height);
+    const beyond = drawn.flatMap((box) => [
+        box.right - frame.right, frame.left - box.left, box.bottom - frame.bottom, frame.top - box.top,
+    ]);
+    return [drawn.length, unit * Math.max(...beyond)];
+}"""
+
+
+def test_no_figure_is_cut_off(page: Page, site: Path) -> None:
+    figures = [file for file in sorted(site.glob("_images/sphx_glr_*.svg")) if "thumb" not in file.name]
+    assert len(figures) > 50
+    for file in figures:
+        text = file.read_text(encoding="utf-8")
+        page.set_content(f'<body style="margin: 20px">{text[text.index("<svg") :]}</body>')
+        drawn, beyond = page.evaluate(REACHES_OUT)
+        assert drawn > 3, file.name
+        assert beyond < 1, file.name
+
+
 def test_images_have_alternative_text(page: Page, address: str, name: str) -> None:
     Visit(page, f"{address}/{name}")
     for image in page.locator("img.awqdoc-figure").all():
