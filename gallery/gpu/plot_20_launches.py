@@ -122,7 +122,7 @@ assert marlin.threads // 32 == LIMITS[9, 0].warps / 8
 # %%
 # An eighth of the warps has three quarters of the bytes under way. What the other warps
 # would have needed goes to those that are there: registers for sums, shared memory for
-# stages. How many bytes must be under way is :term:`Little's law`: :doc:`/concepts/marlin`.
+# stages. How many bytes must be under way is :term:`Little's law`: :doc:`/concepts/memory`.
 #
 # Waves and the tail
 # ------------------

@@ -183,7 +183,7 @@ for size in (32, 8):
 # %%
 # Trained linear layers hardly ever have such groups, which is why nobody trips over it.
 # This model has none in groups of 32. A layer with an offset, or smaller groups, can have
-# them (more in :doc:`/concepts/awq`). GPTQ's quantizer holds zero, as ours.
+# them. GPTQ's quantizer holds zero, as ours.
 #
 # Limits
 # ------
