@@ -14,12 +14,11 @@ first four apart; what they leave unexplained is the kernel.
 # decoding with a fused kernel; a prompt of 1024 tokens with the same; a backend that writes
 # the weight out as FP16 and then multiplies; AutoAWQ's Triton kernel.
 
-from statistics import median
-
 import awqdoc
 from awqdoc import script
 from awqdoc import visualization as vis
 from awqdoc.errors import AwqdocError
+from awqdoc.experiments.batch_sweep import SHAPES
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import LADDER
 
@@ -67,8 +66,7 @@ script.display(vis.prediction_table(size, costs, timed))
 
 full, none = (vis.turning_batch(size, bits, costs) for bits in (4, 16))
 print(f"{options.shape}: all up to M = {full:.0f}, nothing from M = {none:.0f} on")
-axes = timed.parameters
-known = options.shape in axes["shape"] and options.m in axes["m"]
+known = timed.covers({"shape": [options.shape], "m": [options.m]})
 cell = vis.kernel_times(timed, options.shape, True, options.m) if known else {}
 shown = sorted(cell.keys() - {"read", *LADDER[:-1]}, key=cell.__getitem__)
 for name in shown:
@@ -136,25 +134,28 @@ for name in ("fp16", TOP):
         assert not published or name == TOP or apart - whole > 6e6 * costs.launch
 print(f"six launches, predicted: {6e6 * costs.launch:.1f} µs")
 
-made = awqdoc.measure("mistakes")
-for way in ("called from Python", "replayed as a graph"):
-    taken = 1e6 * median(vis.samples_of(made, way))
-    print(f"a small INT4 kernel, {way}: {taken:.1f} µs ({made.label})")
-
 # %%
 # FP16 loses more than six launches; presumably a small layer has too few tiles to keep all
 # SMs at work to the end. (Our last step overlaps its launches, and hides a part of them.)
 # Whatever is lost, it is a larger share of INT4's shorter time.
 #
-# And all this was replayed from a CUDA graph. **Called one by one from Python, a short
-# kernel is over before the next is launched**: then the model waits for Python, with 4 bits
-# as with 16.
+# All this was replayed from a CUDA graph. **Called from Python, a short kernel is over
+# before the next is launched**; then the model waits for Python, with 4 bits as with 16
+# (how long: :ref:`sphx_glr_gallery_profiling_plot_05_how_to_measure.py`).
 #
 # A whole layer
 # -------------
-# The four products of a layer of Llama-3-8B, over M:
+# The four products of a layer of Llama-3-8B, over M. AutoAWQ's line begins late: a product
+# whose result changes from call to call gets no time here (:ref:`the first sweep
+# <sphx_glr_gallery_profiling_plot_10_batch_sweep.py>` does not ask), nor does its layer.
 
 layer = vis.plot_layer(timed)
+for shape in SHAPES:
+    rows = timed.select(shape=[shape], zero_points=[True]).skipped
+    out = {row["m"]: row["skipped"] for row in rows if row["backend"] == "autoawq_triton"}
+    for m in sorted(out)[-1:]:
+        print(f"AutoAWQ Triton, {shape}, up to M = {m}: {out[m]}")
+    assert not published or bool(out) == (shape != "28672x4096")
 script.display(vis.layer_table(timed, (1, 16, 64, 128, 256, 1024)))
 
 # %%

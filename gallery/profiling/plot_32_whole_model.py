@@ -15,15 +15,13 @@ to 64 users at a time. How fast does it get, and does it still say the right thi
 # weights almost four times smaller. How many times as fast can a step get for one user,
 # and how many for 64, each 1024 tokens into a text?
 
-from contextlib import suppress
 from statistics import median
 
 import awqdoc
 import torch
 from awqdoc import gpu, models, script
 from awqdoc import visualization as vis
-from awqdoc.errors import AwqdocError
-from awqdoc.experiments.decode import CONTEXT, PROMPTS
+from awqdoc.experiments.decode import CONTEXT
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import KERNELS, LADDER, why_not
 from awqdoc.models.decoding import Decoder, budget, llama_3_8b, weights_of
@@ -154,27 +152,6 @@ assert not published or held["cache"] > held["weights"]
 script.display(vis.decode_memory_table(ends))
 
 # %%
-# The prompt
-# ----------
-# Reading a prompt is another matter. Hundreds of tokens share each weight, operations bind,
-# and those are as many in INT4. What the layers' products take, recorded alone:
-
-for name in ("fp16", TOP, "gptqmodel_marlin"):
-    with suppress(AwqdocError):  # not recorded
-        took = {m: budget.linear_seconds(kernels, llama, name, m) for m in PROMPTS}
-        print(f"{vis.brief(name):<28}", {m: f"{1e3 * s:.1f} ms" for m, s in took.items()})
-
-# %%
-# The whole is launched kernel by kernel from Python, with plain torch between the products.
-# For the shorter prompt most of its time is no product in any model; the GPU presumably
-# waits for Python. So **INT4 does not help a prompt**:
-
-prefill = vis.prefill_table(timed)
-gains = [float(row[-1]) for row in prefill.rows if row[0].startswith("INT4")]
-assert not published or max(gains) < 1
-script.display(prefill)
-
-# %%
 # What surprised us
 # -----------------
 # How much of the usual ratio is due to the opponent. And that one product, lm_head, left in
@@ -182,7 +159,8 @@ script.display(prefill)
 # saw the same in small (it is not recorded): the less the weights take, the more everything
 # else does. Even torch's argmax, the choice of the token, had to make way for a faster one.
 #
-# Why the lead melts as users are added, and what that means for a service:
+# Why the lead melts as users are added, why a prompt, where hundreds of tokens share each
+# weight, gains nothing, and what both mean for a service:
 # :ref:`sphx_glr_gallery_profiling_plot_36_stops_paying.py`.
 
 share = budget.head_bytes(llama, 16) / budget.step_bytes(llama, 1, CONTEXT, 4)

@@ -114,8 +114,7 @@ for model in paying:
     assert not published or model != TOP or many == 32
 
 # %%
-# (By the better FP16.) Where each user is promised a speed, INT4 serves more at a time,
-# although its lead has shrunk.
+# (By the better FP16.) Where each user is promised a speed, INT4 serves more at a time.
 #
 # A long context
 # --------------
@@ -134,41 +133,42 @@ columns = ["tokens of each", *(f"batch {m}" for m in shown), "GB spared", "GB of
 script.display(vis.Table(columns, rows, None, "Times as fast as FP16 at most"))
 
 # %%
-# So long texts *shrink* the lead and do not end it; one user feels them least. A cache of
-# fewer bits would help here, and that is another subject.
+# So long texts *shrink* the lead and do not end it; one user feels them least.
 #
 # A prompt
 # --------
-# Where a prompt is read, INT4 gains nothing: hundreds of tokens share each weight, so
-# arithmetic binds, and it is the same. How many tokens must each user get before decoding
-# has made good for a prompt of their own (modelled, prompts read one after another)?
+# Where a prompt is read, hundreds of tokens share each weight, so arithmetic binds, and it
+# is the same. It was launched from Python here, kernel by kernel. What the products of all
+# 32 layers take, recorded alone, and what the whole takes:
 
-asked, prompts = PROMPTS[-1], {}
-for row in timed.rows:
-    if row["what"] == "prefill" and row["tokens"] == asked:
-        prompts[row["backend"], row["lm_head"]] = median(row["seconds"])
-for model in [model for model in paying if model in prompts]:
-    lost, told = prompts[model] - prompts[FP16], []
-    assert not published or lost > 0
-    for m in [m for m in shown if m in samples[model]]:
-        won = (median(samples[FP16][m]) - median(samples[model][m])) / m
-        told.append(
-            f"batch {m} after {ceil(lost / won)}" if won > 0 else f"batch {m} never"
-        )
-        assert not published or model != TOP or (lost < 5 * won) == (m == 1)
-    print(f"{vis.decode_title(model)}: {1e3 * lost:.1f} ms lost on {asked} tokens,")
-    print(f"    made good at {', '.join(told)}")
+rows, asked = timed.select(what=["prefill"]).rows, PROMPTS[-1]
+prompts = {(r["backend"], r["lm_head"], r["tokens"]): median(r["seconds"]) for r in rows}
+for name, head in [model for model in (FP16, TOP, MARLIN) if model[0] in layer]:
+    took = {m: 32 * s for m, s in layer[name].items() if m in PROMPTS}
+    print(f"{vis.brief(name):<28}", {m: f"{1e3 * s:.1f} ms" for m, s in took.items()})
+    assert not published or took[PROMPTS[0]] < prompts[name, head, PROMPTS[0]] / 2
+    assert not published or all(prompts[name, head, m] >= prompts[*FP16, m] for m in took)
 script.display(vis.prefill_table(timed))
 
 # %%
-# A prompt was launched from Python, kernel by kernel. Four times the tokens take far less
-# than four times as long: the GPU presumably waits for the host, most with our kernels.
-# What Marlin loses on the long prompt is its own: at such an M its products are slow.
+# **INT4 does not help a prompt.** Of the shorter one most is no product: the GPU presumably
+# waits for Python, most with our kernels. On the long one Marlin's products are slow.
 #
+# How many tokens must each user get before decoding has made good for a prompt of their own
+# (modelled, prompts read one after another)?
+
+for model in [model for model in paying if (*model, asked) in prompts]:
+    lost, told = prompts[*model, asked] - prompts[*FP16, asked], []
+    for m in [m for m in shown if m in samples[model]]:
+        won = (median(samples[FP16][m]) - median(samples[model][m])) / m
+        told += [f"batch {m} " + (f"after {ceil(lost / won)}" if won > 0 else "never")]
+        assert not published or model != TOP or (lost < 5 * won) == (m == 1)
+    print(f"{vis.decode_title(model)}: {1e3 * lost:.1f} ms lost on {asked} tokens,")
+    print(f"    made good at {', '.join(told)}")
+
+# %%
 # What to do
 # ----------
-# As far as we measured, on one H200:
-#
 # - **One to some users**: INT4, with a kernel that fits the GPU.
 # - **Many users**: INT4 if its kernel scales, else FP16 from where the sum of its products
 #   loses, which can be timed without a model.

@@ -29,7 +29,7 @@ Llama-3-8B's shape.
 from statistics import median
 
 import awqdoc
-from awqdoc import script
+from awqdoc import recordings, script
 from awqdoc import visualization as vis
 
 parser = script.parser("Quantize with three programs and compare results and times.")
@@ -104,18 +104,18 @@ for quantizer in ("awqdoc", "autoawq"):
     late = bool(times) and times[0] > 1.1 * max(times[1:])
     assert not recorded or late == (quantizer == "awqdoc"), times
     if times:
-        whole = 32 * median(times)
-        print(f"{quantizer:<8} {median(times):5.2f} s per block; ", end="")
-        print(f"32 blocks {whole:4.0f} s (modelled)")
-ratios = vis.block_ratios(speed, "seconds")
+        told = f"{median(times):5.2f} s per block; 32 blocks {32 * median(times):4.0f} s"
+        print(f"{quantizer:<8} {told} (modelled)")
 for what, key in (("calibration", "loss"), ("other", "loss_held_out")):
     losses = vis.block_ratios(speed, key)
     if losses:
-        print(f"AutoAWQ / ours, output error on {what} tokens: ", end="")
-        print(f"{min(losses):.3f} to {max(losses):.3f}")
+        told = f"{min(losses):.3f} to {max(losses):.3f}"
+        print(f"AutoAWQ / ours, output error on {what} tokens: {told}")
         assert not recorded or all(1 < loss < 1.02 for loss in losses)
-if ratios:
-    print(f"AutoAWQ / ours, seconds: {min(ratios):.1f} to {max(ratios):.1f}")
+for one in ([] if recorded else [speed]) + recordings.find("awq-speed"):
+    if ratios := vis.block_ratios(one, "seconds"):
+        told = f"AutoAWQ / ours, seconds: {min(ratios):.1f} to {max(ratios):.1f}"
+        print(f"{told} ({one.provenance['gpu']})")
     assert not recorded or min(ratios) > 5
 
 # %%
@@ -187,7 +187,7 @@ script.display(vis.phases_table(speed))
 # ------
 # - Random weights and random tokens for the times. The work does not depend on values, but
 #   *error* in the second table says nothing about a trained Llama.
-# - One GPU. AutoAWQ waits for the CPU and its link, so the ratio will differ elsewhere.
+# - Two GPUs. AutoAWQ waits for the CPU and its link, so the ratio will differ elsewhere.
 # - GPTQModel is not run with all its defaults: what GPTQ adds to the Gram matrix's diagonal
 #   (damping) is set to ours, channels are not reordered by activation, packing is plain.
 #   Its seconds on a small model hold what does not grow with the model, and are no
