@@ -29,8 +29,8 @@ def plain(no_gpu: None) -> None:
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU on which every time is twice that of the recording, and a backend is missing."""
-    published = {recording.experiment: recording for recording in recordings.published()}
+    """A GPU on which every time is twice that of the newest recording, and a backend is missing."""
+    published = {recording.experiment: recording for recording in reversed(recordings.published())}
 
     def run(experiment: Any, *_: Any, **__: Any) -> Recording:
         rows = [dict(row) for row in published[experiment.name].rows if row.get("backend") != "fp16"]
@@ -150,12 +150,15 @@ def test_run_writes_csv_with_a_line_for_each_row(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("pretended_gpu")
 def test_compare_tells_the_ratio_to_the_published_times(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "batch-sweep", "--compare"]) == 0
-    label, beside, *lines = capsys.readouterr().out.splitlines()
-    (published, *_) = recordings.find("batch-sweep")
+    label, *told = capsys.readouterr().out.splitlines()
     assert label.startswith("measured here: NVIDIA Pretended")
-    assert beside == f"beside {published.label}"
+    published = recordings.find("batch-sweep")
+    starts = [told.index(f"beside {recording.label}") for recording in published]  # one GPU after the other
+    assert starts == sorted(starts)
+    assert starts[0] == 0
+    lines = told[1 : [*starts, len(told)][1]]
     assert all(line.endswith("2.00 times") for line in lines)
-    assert len(lines) == sum("seconds" in row and row["backend"] != "fp16" for row in published.rows)
+    assert len(lines) == sum("seconds" in row and row["backend"] != "fp16" for row in published[0].rows)
 
 
 @pytest.mark.usefixtures("pretended_gpu")
