@@ -94,12 +94,12 @@ def test_ways_are_compared_with_nsight_compute_the_longest_work_on_top() -> None
     assert vis.agreement_ratios(agreement(), "read 4096x4096")["graph"] == pytest.approx(0.8)
 
 
-def test_how_far_clocks_are_apart_is_told_of_the_long_works_and_if_asked_of_the_steady_alone() -> None:
-    assert vis.agreement_long(agreement()) == ["matmul"]
-    assert vis.agreement_apart(agreement(), "graph") == pytest.approx(0.01)
-    assert vis.agreement_apart(agreement(), "graph", steady=True) == pytest.approx(0.01)
-    assert vis.agreement_apart(agreement(), "do_bench") == pytest.approx(0.2)
-    assert math.isnan(vis.agreement_apart(agreement(), "do_bench", steady=True))  # its clock was held down
+def test_how_far_clocks_are_apart_is_told_of_the_works_asked_for() -> None:
+    assert vis.agreement_long(agreement()) == vis.agreement_steady(agreement(), "graph") == ["matmul"]
+    assert vis.agreement_apart(agreement(), "graph", ["matmul"]) == pytest.approx(0.01)
+    assert vis.agreement_apart(agreement(), "do_bench", ["matmul", "read 4096x4096"]) == pytest.approx(0.8)
+    assert vis.agreement_steady(agreement(), "do_bench") == []  # its clock was held down
+    assert math.isnan(vis.agreement_apart(agreement(), "do_bench", []))
 
 
 def test_the_table_has_a_gap_where_a_way_was_not_taken() -> None:

@@ -188,15 +188,17 @@ def test_the_fastest_kernels_stand_beside_the_sweep_of_the_same_gpu_alone() -> N
         for name, shape, m, zero_points, seconds in cells
     ]
     rows.append({"backend": "gptqmodel_machete_best", "shape": "64x64", "m": 1, "zero_points": True, "skipped": "away"})
-    kernels = Recording("kernels", {"shape": ["1024x512"]}, {**PROVENANCE, "date": "2026-01-02"}, rows)
+    shapes = ["1024x512", "57344x8192", "64x64"]
+    kernels = Recording("kernels", {"shape": shapes}, {**PROVENANCE, "date": "2026-01-02"}, rows)
     elsewhere = replace(kernels, provenance={**PROVENANCE, "gpu": "NVIDIA Other"})
     (gpu, *sheets) = vis.roofline_data([SWEEP], [kernels, elsewhere])["gpus"]
     assert {sheet["kind"] for sheet in sheets} == {"modelled"}  # kernels without a sweep have no roofs
-    added = {(p["backend"], p["n"], p["k"]): p["seconds"] for p in gpu["points"][4:]}
+    assert [p["m"] for p in gpu["points"]] == [1] * 5 + [64] * 2  # as they are joined
+    added = {(p["backend"], p["n"], p["k"]): p["seconds"] for p in gpu["points"] if (p["n"], p["k"]) != (1024, 512)}
     assert added == {
         ("FP16 (torch)", 57344, 8192): 8e-3,
-        ("INT4 CUDA, last step (ours)", 57344, 8192): 2e-3,
-        ("INT4 Marlin (vLLM)", 57344, 8192): 3e-3,
+        ("INT4, our top step", 57344, 8192): 2e-3,
+        ("INT4, Marlin (vLLM)", 57344, 8192): 3e-3,
     }
     assert "2026-01-02" in gpu["label"]
     hues = {p["backend"]: p["hue"] for p in gpu["points"]}

@@ -143,13 +143,14 @@ def agreement_long(recording: Recording) -> list[str]:
     return [work for work in recording.parameters["work"] if _reference(recording, work) > 100e-6]
 
 
-def agreement_apart(recording: Recording, way: str, steady: bool = False) -> float:
-    """Return by what share a way's medians differ from Nsight Compute's at most, over the long works.
+def agreement_steady(recording: Recording, way: str) -> list[str]:
+    """Return the long works of which `awqdoc.profiling.doubted` has nothing against a way's samples."""
+    restless = {(row["work"], row["way"]) for row, _ in doubted(recording.rows)}
+    return [work for work in agreement_long(recording) if (work, way) not in restless]
 
-    With `steady` only where `awqdoc.profiling.doubted` has nothing against the samples of that way; nan if nowhere.
-    """
-    restless = {(row["work"], row["way"]) for row, _ in doubted(recording.rows)} if steady else set()
-    works = [work for work in agreement_long(recording) if (work, way) not in restless]
+
+def agreement_apart(recording: Recording, way: str, works: list[str]) -> float:
+    """Return by what share a way's medians differ from Nsight Compute's at most, over some works; nan for none."""
     return max((abs(agreement_ratios(recording, work)[way] - 1) for work in works), default=math.nan)
 
 

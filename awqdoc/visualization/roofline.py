@@ -15,8 +15,10 @@ from awqdoc.formats import Problem
 from awqdoc.gpu.datasheets import DATA_SHEETS, DataSheet
 from awqdoc.kernels import BACKENDS
 from awqdoc.kernels.floors import FLOORS
-from awqdoc.kernels.table import KERNELS, LADDER
+from awqdoc.kernels.table import KERNELS
 from awqdoc.recordings import Recording, slug
+from awqdoc.visualization.all_kernels import TOP, times_by_m
+from awqdoc.visualization.decoding import decode_title
 from awqdoc.visualization.prediction import Rates, predicted_seconds
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, si, styled
 from awqdoc.visualization.sweep import LOOKS, problem, speedups, timed
@@ -34,13 +36,8 @@ LARGER = {
     "8192x28672": "Llama-3-70B: down",
     "10240x8192": "Llama-3-70B: query, key and value",
 }
-# What the interactive page shows of the experiment `kernels`, beside the sweep: backend -> title, hue.
-STRONG = {
-    "fp16": (BACKENDS["fp16"].title, LOOKS["fp16"][0]),
-    LADDER[-1]: ("INT4 CUDA, last step (ours)", "green"),
-    "gptqmodel_marlin": ("INT4 Marlin (vLLM)", "ochre"),
-    "gptqmodel_machete_best": ("INT4 Machete, its best", "ink"),
-}
+# What the interactive page shows of the experiment `kernels`, beside the sweep: backend -> hue.
+STRONG = {"fp16": LOOKS["fp16"][0], TOP: "green", "gptqmodel_marlin": "ochre", "gptqmodel_machete_best": "ink"}
 # Rows of a group that share a scale and a zero point; -1 is one group for each column, as AutoAWQ and Marlin write it.
 GROUP_SIZES = (128, 64, 32, -1)
 
@@ -266,7 +263,9 @@ def roofline_data(sweeps: list[Recording], kernels: list[Recording]) -> dict[str
     for recording in filter(has_floors, sweeps):
         roofs, points, label = measured_roofs(recording), _points(recording), recording.label
         if beside := strong.get(roofs.gpu):
-            points = [*points, *_strong_points(beside, {(p["n"], p["k"], p["m"]) for p in points if p["bits"] == 16})]
+            known = {(point["n"], point["k"], point["m"]) for point in points if point["bits"] == 16}
+            # By M, for the page joins the points of a backend as they come.
+            points = sorted([*points, *_strong_points(beside, known)], key=lambda point: int(point["m"]))
             label += f"; ladder, Marlin and Machete: {beside.label}"
         gpus.setdefault(slug(roofs.gpu), {
             "name": roofs.gpu, "kind": "measured", "label": label, "by": FLOORS[roofs.floor].title,
@@ -291,30 +290,32 @@ def roofline_data(sweeps: list[Recording], kernels: list[Recording]) -> dict[str
 def _points(recording: Recording) -> list[dict[str, Any]]:
     """Return the median times of the backends."""
     return [
-        {
-            "backend": backend.title, "bits": backend.bits, "hue": LOOKS[name][0],
-            "n": size.n, "k": size.k, "group": size.group_size, "m": size.m, "seconds": median(row["seconds"]),
-        }
-        for name, backend in BACKENDS.items()
+        _point(name, LOOKS[name][0], problem(row), median(row["seconds"]))
+        for name in BACKENDS
         for shape in recording.parameters["shape"]
         for row in timed(recording, name, shape)
-        for size in [problem(row)]
-    ]  # fmt: skip
+    ]
 
 
 def _strong_points(recording: Recording, known: set[tuple[int, int, int]]) -> list[dict[str, Any]]:
     """Return the median times of the fastest kernels on weights with zero points; FP16 only where it is not `known`."""
     return [
-        {
-            "backend": title, "bits": KERNELS[name].bits, "hue": hue,
-            "n": size.n, "k": size.k, "group": size.group_size, "m": size.m, "seconds": median(row["seconds"]),
-        }
-        for name, (title, hue) in STRONG.items()
-        for row in recording.rows
-        if row["backend"] == name and row["zero_points"] and "seconds" in row
-        for size in [Problem.parse(row["shape"], row["m"], GROUP_SIZES[0])]
+        _point(name, hue, size, seconds)
+        for shape in recording.parameters["shape"]
+        for times in [times_by_m(recording, shape, True)]
+        for name, hue in STRONG.items()
+        for m, seconds in times.get(name, {}).items()
+        for size in [Problem.parse(shape, m, GROUP_SIZES[0])]
         if name != "fp16" or (size.n, size.k, size.m) not in known
-    ]  # fmt: skip
+    ]
+
+
+def _point(name: str, hue: str, size: Problem, seconds: float) -> dict[str, Any]:
+    return {
+        "backend": BACKENDS[name].title if name in BACKENDS else decode_title((name, "fp16")),
+        "bits": KERNELS[name].bits, "hue": hue,
+        "n": size.n, "k": size.k, "group": size.group_size, "m": size.m, "seconds": seconds,
+    }  # fmt: skip
 
 
 def _format(bits: int, group: int | None) -> dict[str, Any]:

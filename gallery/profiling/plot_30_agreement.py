@@ -34,7 +34,7 @@ they differ.
 from statistics import median
 
 import awqdoc
-from awqdoc import profiling, recordings, script
+from awqdoc import recordings, script
 from awqdoc import visualization as vis
 
 parser = script.parser("Compare clocks: CUDA events, graphs, do_bench, Nsight Compute.")
@@ -62,12 +62,11 @@ for work in works:
     rows = vis.agreement_rows(timed, work)
     times[work] = {way: median(row["seconds"]) for way, row in rows.items()}
 long = vis.agreement_long(timed)
-restless = {(row["work"], row["way"]) for row, _ in profiling.doubted(timed.rows)}
 for way in ("graph", "read"):
-    most, steady = (vis.agreement_apart(timed, way, only) for only in (False, True))
-    count = sum((work, way) not in restless for work in long)
+    calm = vis.agreement_steady(timed, way)
+    most, steady = (vis.agreement_apart(timed, way, some) for some in (long, calm))
     print(f"{way:<9} within {most:.1%} of Nsight Compute; ", end="")
-    print(f"the {count} of {len(long)} that are steady, {steady:.1%}")
+    print(f"the {len(calm)} of {len(long)} that are steady, {steady:.1%}")
     assert not published or steady < 0.03, "clocks of the same cache state do not agree"
 for work in long:
     ratio = times[work]["do_bench, short"] / times[work]["write"]

@@ -163,9 +163,9 @@ def test_what_was_measured_stands_beside_it(quiet: Page, address: str) -> None:
     from awqdoc.kernels import BACKENDS
 
     strong = {
-        "cuda_overlapped": "INT4 CUDA, last step (ours)",
-        "gptqmodel_marlin": "INT4 Marlin (vLLM)",
-        "gptqmodel_machete_best": "INT4 Machete, its best",
+        "cuda_overlapped": "INT4, our top step",
+        "gptqmodel_marlin": "INT4, Marlin (vLLM)",
+        "gptqmodel_machete_best": "INT4, Machete, its best schedule",
     }
     titles = {name: backend.title for name, backend in BACKENDS.items()} | strong
     kernels = {one.provenance["gpu"]: one for one in reversed(recordings.find("kernels"))}
