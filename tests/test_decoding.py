@@ -14,7 +14,7 @@ from tiny_models import VOCABULARY, half, logits, random_windows, tiny_gqa, tiny
 
 from awqdoc import gpu, models
 from awqdoc.errors import AwqdocError
-from awqdoc.experiments import decode
+from awqdoc.experiments import decode, prefill
 from awqdoc.kernels import dequantize
 from awqdoc.kernels.table import KERNELS
 from awqdoc.models.decoding import Decoder, Launch, budget, kinds, llama_3_8b, weights_of
@@ -226,3 +226,28 @@ def test_the_experiment_compares_before_it_times(monkeypatch: pytest.MonkeyPatch
     assert skipped["fp16_stream"].endswith("more are left to torch's product")
     decode.forget()
     assert "found 0" in refusal(decode.check, 0)
+
+
+def test_a_prompt_gets_a_time_only_where_its_logits_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"BACKENDS": ("fp16", "dequantize", "cuda_overlapped"), "ROUNDS": 2}
+    values |= {"llama_3_8b": lambda: tiny_gqa().config, "_seen": lambda call: {"busy": 1e-3, "launches": 9}}  # a GPU's
+    for name, value in values.items():
+        monkeypatch.setattr(prefill, name, value)
+    monkeypatch.setattr(gpu, "state", dict)
+    rows = {row["backend"]: row for row in prefill.run("cpu", 8)}
+    assert rows["fp16"]["error"] == 0
+    assert rows["dequantize"]["error"] < 5e-3
+    assert len(rows["dequantize"]["seconds"]) == 2
+    assert rows["dequantize"]["launches"] == 9
+    assert rows["cuda_overlapped"]["skipped"].endswith("it needs an NVIDIA GPU; use another backend.")
+    monkeypatch.setattr(dequantize, "matmul", lambda x, prepared, right=dequantize.matmul: 9 * right(x, prepared))
+    rows = {row["backend"]: row for row in prefill.run("cpu", 8)}
+    assert "its logits differ" in rows["dequantize"]["skipped"]
+    assert "seconds" in rows["fp16"]
+    prefill.forget()
+    assert "found 0" in refusal(prefill.check, 0)
+
+
+def test_what_overlaps_is_busy_once() -> None:
+    assert prefill.busy([(5, 6), (0, 2), (1, 3), (1, 2), (3, 4)]) == 5
+    assert prefill.busy([]) == 0

@@ -31,12 +31,24 @@ MODES = ("auto", "live", "recorded")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One measured question: its name, what it asks, about how long it takes on an H200, whether it times anything."""
+    """One measured question.
+
+    Attributes
+    ----------
+    name, question : str
+    minutes : float
+        About how long its published parameters take on an H200.
+    timed : bool
+        Whether it times anything.
+    gigabytes : float
+        GPU memory that its published parameters need, in 10^9 bytes; 0: as much as any GPU has that can measure.
+    """
 
     name: str
     question: str
     minutes: float
     timed: bool = True
+    gigabytes: float = 0
 
     @property
     def module(self) -> ModuleType:
@@ -52,10 +64,21 @@ class Experiment:
         """Name the clock that its times are taken with, or None if it times nothing."""
         return getattr(self.module, "CLOCK", profiling.clock_name(device)) if self.timed else None
 
-    def missing(self) -> str | None:
-        """Say what else than a GPU this machine lacks to measure it, or None if nothing."""
+    def missing(self, published: bool = True) -> str | None:
+        """Say what else than a GPU this machine lacks to measure it, or None if nothing.
+
+        How much memory it needs is known of its published parameters only; others are tried.
+        """
         ask = getattr(self.module, "missing", None)
-        return ask() if ask else None
+        lack: str | None = ask() if ask else None
+        if lack is not None or not published or not self.gigabytes or gpu.suitable() is None:
+            return lack
+        found = gpu.memory_bytes() / 1e9
+        return (
+            f"it needs {self.gigabytes:g} GB of GPU memory; this GPU has {found:.0f}"
+            if found < self.gigabytes
+            else None
+        )
 
     def cells(self, parameters: Parameters) -> list[dict[str, Any]]:
         """Every combination of one value of each axis: what is measured, and kept, at a time.
@@ -90,6 +113,7 @@ _TABLE = (
     Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
     Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", minutes=1.5),
     Experiment("decode", "How long does a whole model take for a token, and where does it go?", minutes=1.5),
+    Experiment("prefill", "Does the GPU wait for Python while a prompt is read?", minutes=0.5),
     Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
@@ -164,7 +188,8 @@ def _complete(experiment: Experiment, parameters: dict[str, Any]) -> Parameters:
 
 
 def _measure_or_replay(experiment: Experiment, wanted: Parameters, mode: str, explicit: bool) -> Recording:
-    no_gpu, no_material = gpu.why_not_suitable(), experiment.missing()
+    published = not explicit or bool(os.environ.get("AWQDOC_RESULTS"))
+    no_gpu, no_material = gpu.why_not_suitable(), experiment.missing(published)
     lack = no_gpu or no_material
     if mode != "recorded" and lack is None:
         return _live(experiment, wanted)

@@ -16,6 +16,7 @@ __all__ = [
     "driver_versions",
     "facts",
     "l2_bytes",
+    "memory_bytes",
     "state",
     "suitable",
     "why_not_suitable",
@@ -77,3 +78,10 @@ def l2_bytes(device: str) -> int:
 
     properties: Any = torch.cuda.get_device_properties(device)
     return int(properties.L2_cache_size)
+
+
+def memory_bytes() -> int:
+    """Return the bytes of memory of the GPU that live measurements would use."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory)
