@@ -55,7 +55,8 @@ def main(options: argparse.Namespace) -> int:
             print(f"  {experiment.name:<14} {error}")
             continue
         without = "replayed here" if places != "no GPU yet" else "cannot be shown here"
-        here = without if lack or experiment.missing() else "measured here"
+        reason = None if lack else experiment.missing()
+        here = f"{without} ({reason})" if reason else without if lack else "measured here"
         print(f"  {experiment.name:<14} {here}; recorded on {places}: {experiment.question}")
     return 0
 

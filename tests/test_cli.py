@@ -223,6 +223,7 @@ def recorded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     doubts = ["1 of 2 rows are doubtful"]
     monkeypatch.delenv("AWQDOC_PYTHON_SOURCE", raising=False)
     monkeypatch.setattr(gpu, "why_not_suitable", lambda: None)
+    monkeypatch.setattr(gpu, "memory_bytes", lambda: 141_000_000_000)
     monkeypatch.setattr("awqdoc.cli.record", lambda name, folder: names.append(name) or folder / name)
     monkeypatch.setattr("awqdoc.cli.recordings.load", lambda _: None)
     monkeypatch.setattr("awqdoc.cli.restless", lambda _: doubts.pop() if doubts else None)
@@ -362,6 +363,7 @@ def test_doctor_on_a_gpu_says_that_it_measures(
 ) -> None:
     monkeypatch.setattr(gpu, "why_not_suitable", lambda: None)
     monkeypatch.setattr(gpu, "suitable", lambda: "NVIDIA Pretended")
+    monkeypatch.setattr(gpu, "memory_bytes", lambda: 24_000_000_000)
     monkeypatch.setattr(gpu, "capability", lambda _: (8, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "awq" else object())
     assert main(["doctor"]) == 0
@@ -370,6 +372,7 @@ def test_doctor_on_a_gpu_says_that_it_measures(
     assert "triton_fused runs here" in " ".join(out.split())
     assert "autoawq_triton autoawq is not installed" in " ".join(out.split())
     assert "measured here; recorded on" in out
+    assert "decode replayed here (it needs 76 GB of GPU memory; this GPU has 24); recorded" in " ".join(out.split())
 
 
 def test_doctor_tells_of_every_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,6 +270,32 @@ def test_what_lacks_its_material_is_replayed(
     assert toy.measured == []
 
 
+@pytest.mark.parametrize(("gigabytes", "measured"), [(24, False), (80, True)])
+@pytest.mark.parametrize("mode", ["auto", "live"])
+def test_what_does_not_fit_into_the_memory_is_replayed(
+    mode: str, gigabytes: int, measured: bool, toy: Toy, recorded: Recording, pretended_gpu: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    large = Experiment("toy", "What is asked?", minutes=0, gigabytes=64)
+    monkeypatch.setitem(EXPERIMENTS, "toy", large)
+    monkeypatch.setattr(gpu, "memory_bytes", lambda: gigabytes * 10**9)
+    monkeypatch.setenv("AWQDOC_MODE", mode)
+    assert measure("toy").origin == ("measured" if measured else "recorded")
+    lack = "it needs 64 GB of GPU memory; this GPU has 24"
+    assert large.missing() == (None if measured else lack)
+    assert measured or refusal(record, "toy").endswith(f"cannot be recorded here: {lack}.")
+
+
+def test_sizes_of_ones_own_are_tried_whatever_the_published_ones_need(
+    toy: Toy, recorded: Recording, pretended_gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(EXPERIMENTS, "toy", Experiment("toy", "What is asked?", minutes=0, gigabytes=64))
+    monkeypatch.setattr(gpu, "memory_bytes", lambda: 24 * 10**9)
+    assert measure("toy", size=1).origin == "measured"
+    monkeypatch.setenv("AWQDOC_RESULTS", str(tmp_path))  # there the published ones are measured, all of them
+    assert measure("toy", size=1).origin == "recorded"
+
+
 def test_live_mode_insists_on_a_gpu_even_where_the_material_is_missing_too(
     toy: Toy, recorded: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:

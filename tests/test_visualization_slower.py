@@ -149,3 +149,20 @@ def test_a_layer_as_a_figure_and_a_table() -> None:
 )
 def test_house_style(draw: Any) -> None:
     assert_house_style(draw)
+
+
+def test_a_prompt_with_the_time_in_which_the_gpu_worked_and_the_products_of_the_same_gpu() -> None:
+    rows = [
+        {"tokens": 1024, "backend": "fp16", "seconds": [0.08, 0.1, 0.12], "busy": 0.06, "launches": 1000},
+        {"tokens": 256, "backend": TOP, "seconds": [0.02], "busy": 0.005, "launches": 900},
+        {"tokens": 256, "backend": "gptqmodel_marlin", "skipped": "gptqmodel is not installed"},
+    ]
+    prompts = Recording("prefill", {"tokens": [256, 1024]}, PROVENANCE, rows)
+    shown = [
+        ["1024", "FP16, cuBLAS", "100.0", "60.0", "60%", "1000"],
+        ["256", "INT4, our top step", "20.0", "5.0", "25%", "900"],
+    ]
+    alone = 32 * 4 * 0.4  # ms of four products in each of 32 layers
+    assert vis.prompt_table(prompts, recording()).rows == [[*shown[0], f"{alone:.1f}"], [*shown[1], ""]]
+    other = replace(recording(), provenance=PROVENANCE | {"gpu": "NVIDIA A100"})
+    assert [line[-1] for line in vis.prompt_table(prompts, other).rows] == ["", ""]

@@ -71,7 +71,7 @@ class Experiment:
         """
         ask = getattr(self.module, "missing", None)
         lack: str | None = ask() if ask else None
-        if lack is not None or not published or not self.gigabytes or gpu.suitable() is None:
+        if lack is not None or not published or not self.gigabytes or gpu.why_not_suitable() is not None:
             return lack
         found = gpu.memory_bytes() / 1e9
         return (
@@ -108,12 +108,12 @@ _TABLE = (
     Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 3),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
     Experiment("mistakes", "How large is each mistake of measuring?", minutes=1),
-    Experiment("kernels", "How fast is every kernel, and how far from the floor?", minutes=7),
+    Experiment("kernels", "How fast is every kernel, and how far from the floor?", 7, gigabytes=64),
     Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", minutes=0.5),
     Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
-    Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", minutes=1.5),
-    Experiment("decode", "How long does a whole model take for a token, and where does it go?", minutes=1.5),
-    Experiment("prefill", "Does the GPU wait for Python while a prompt is read?", minutes=0.5),
+    Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", 1.5, gigabytes=10),
+    Experiment("decode", "How long does a whole model take for a token, and where does it go?", 1.5, gigabytes=76),
+    Experiment("prefill", "Does the GPU wait for Python while a prompt is read?", 0.5, gigabytes=45),
     Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}

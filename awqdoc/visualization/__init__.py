@@ -210,6 +210,7 @@ from awqdoc.visualization.slower import (
     predict_kernel,
     prediction_distances,
     prediction_table,
+    prompt_table,
     situation_gains,
     situations_table,
 )
@@ -452,6 +453,7 @@ __all__ = [
     "prediction_table",
     "prefill_table",
     "probe_rows",
+    "prompt_table",
     "register_pairs",
     "relative_losses",
     "report_table",

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from awqdoc.errors import AwqdocError
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import LADDER
+from awqdoc.models.decoding import llama_3_8b
 from awqdoc.profiling import ratios
 from awqdoc.recordings import Recording
 from awqdoc.visualization.all_kernels import TOP, brief, kind, spans, timed_rows, times_by_m
+from awqdoc.visualization.decoding import decode_title
 from awqdoc.visualization.roofline import LAYERS
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, styled
 from awqdoc.visualization.tables import Table
@@ -223,6 +225,26 @@ def layer_times(recording: Recording, zero_points: bool = True) -> dict[str, dic
             if len(whole) == len(parts):
                 found.setdefault(name, {})[m] = sum(whole)
     return found
+
+
+def prompt_table(recording: Recording, kernels: Recording) -> Table:
+    """Tabulate the experiment ``prefill``: ms of a prompt, those in which the GPU worked, their share, and launches.
+
+    Beside them what the products of all layers take alone, where `kernels`, a recording of the experiment of that name,
+    holds them of the same GPU.
+    """
+    same = kernels.provenance["gpu"] == recording.provenance["gpu"]
+    alone, rows = layer_times(kernels) if same else {}, []
+    for row in recording.rows:
+        if "skipped" in row:
+            continue
+        tokens, ms, busy = row["tokens"], 1e3 * median(row["seconds"]), 1e3 * row["busy"]
+        seconds = alone.get(row["backend"], {}).get(tokens)
+        products = f"{1e3 * llama_3_8b().num_hidden_layers * seconds:.1f}" if seconds else ""
+        told = [f"{ms:.1f}", f"{busy:.1f}", f"{busy / ms:.0%}", str(row["launches"]), products]
+        rows.append([str(tokens), decode_title((row["backend"], "fp16")), *told])
+    columns = ["tokens", "model", "ms", "GPU busy, ms", "share", "launches", "products alone, ms"]
+    return Table(columns, rows, recording, "A prompt launched from Python; busy: under a profiler, in a run of its own")
 
 
 def predicted_layer(recording: Recording, backend: str) -> dict[int, float]:

@@ -152,16 +152,23 @@ assert not published or held["cache"] > held["weights"]
 script.display(vis.decode_memory_table(ends))
 
 # %%
+# A prompt
+# --------
+# Before the first token of an answer its prompt is read, here one, launched from Python:
+
+script.display(vis.prefill_table(timed))
+
+# %%
+# Hundreds of tokens share each weight, so INT4 gains nothing. That it seems to lose is
+# partly Python's time, not the GPU's. What is whose, and why the lead melts as users are
+# added: :ref:`sphx_glr_gallery_profiling_plot_36_stops_paying.py`.
+#
 # What surprised us
 # -----------------
 # How much of the usual ratio is due to the opponent. And that one product, lm_head, left in
 # FP16, is more than a fifth of what an INT4 step has to read. While building the decoder we
 # saw the same in small (it is not recorded): the less the weights take, the more everything
 # else does. Even torch's argmax, the choice of the token, had to make way for a faster one.
-#
-# Why the lead melts as users are added, why a prompt, where hundreds of tokens share each
-# weight, gains nothing, and what both mean for a service:
-# :ref:`sphx_glr_gallery_profiling_plot_36_stops_paying.py`.
 
 share = budget.head_bytes(llama, 16) / budget.step_bytes(llama, 1, CONTEXT, 4)
 print(f"lm_head: {share:.0%} of an INT4 step's bytes")
