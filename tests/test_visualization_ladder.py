@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import pytest
 from figure_checks import assert_house_style
 
 from awqdoc import visualization as vis
+from awqdoc.errors import AwqdocError
 from awqdoc.kernels.table import KERNELS, LADDER
 from awqdoc.recordings import Recording
 
@@ -48,6 +51,27 @@ def test_ratios_are_taken_round_by_round() -> None:
 def test_kernels_without_a_time_are_left_out() -> None:
     assert "autoawq_triton" not in vis.kernel_times(recording(), SHAPE, True, 1)
     assert "cuda_small_batch" not in vis.kernel_times(recording(), SHAPE, True, 64)
+
+
+def only(*names: str) -> Recording:
+    """A recording of a GPU on which only these kernels run."""
+    made = recording()
+    lacking = {"skipped": "it needs compute capability 9.0; this GPU has 8.0"}
+    keys = ("shape", "zero_points", "m", "backend")
+    rows = [row if row["backend"] in names else {key: row[key] for key in keys} | lacking for row in made.rows]
+    return replace(made, rows=rows)
+
+
+def test_on_a_gpu_that_lacks_the_last_steps_the_last_is_another_and_ratios_are_no_numbers() -> None:
+    ampere = only("read", "fp16", *LADDER[:5])
+    assert vis.last_step(recording(), SHAPE) == LADDER[-1]
+    assert vis.last_step(ampere, SHAPE) == "cuda_stripes"
+    assert isnan(vis.over(ampere, SHAPE, True, 1, "cuda_overlapped", "cuda_stripes"))
+    assert isnan(vis.over(ampere, SHAPE, True, 1, "cuda_stripes", "cuda_overlapped"))
+    labels = vis.plot_kernels(ampere, SHAPE).axes[0].get_legend_handles_labels()[1]
+    assert labels == ["FP16", "Step 5: stripes", "read floor"]
+    with pytest.raises(AwqdocError, match="No step of the ladder has a time on 256x128: install what"):
+        vis.last_step(only("read", "fp16"), SHAPE)
 
 
 def test_the_ladder_as_a_table() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import nan
 from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from awqdoc.errors import AwqdocError
 from awqdoc.formats import Problem
 from awqdoc.kernels.table import KERNELS, LADDER
 from awqdoc.recordings import Recording, Row
@@ -39,9 +41,25 @@ def kernel_times(recording: Recording, shape: str, zero_points: bool, m: int) ->
 
 
 def over(recording: Recording, shape: str, zero_points: bool, m: int, name: str, base: str) -> float:
-    """Return the median of a kernel's time over another's, round by round of the interleaved run."""
+    """Return the median of a kernel's time over another's, round by round; nan where one of them has no time."""
     rows = kernel_rows(recording, shape, zero_points, m)
-    return median(a / b for a, b in zip(rows[name]["seconds"], rows[base]["seconds"], strict=True))
+    own, other = (rows[one].get("seconds") for one in (name, base))
+    return median(a / b for a, b in zip(own, other, strict=True)) if own and other else nan
+
+
+def last_step(recording: Recording, shape: str, zero_points: bool = True, m: int = 1) -> str:
+    """Return the name of the last step of the ladder that got a time: not every GPU runs all of them.
+
+    Raises
+    ------
+    AwqdocError
+        If none did.
+    """
+    times = kernel_times(recording, shape, zero_points, m)
+    found = [name for name in LADDER if name in times]
+    if not found:
+        raise AwqdocError(f"No step of the ladder has a time on {shape}: install what `awqdoc doctor` names.")
+    return found[-1]
 
 
 @styled
@@ -100,6 +118,8 @@ def plot_kernels(recording: Recording, shape: str, zero_points: bool = True) -> 
     told = []
     for name, (hue, marker) in CURVES.items():
         points = [(m, 1e6 * cells[m][name]) for m in batches if name in cells[m]]
+        if not points:
+            continue
         axes.plot(*zip(*points, strict=True), marker=marker, color=colour(hue), label=_short(name))
         (first, fast), (last, slow) = points[0], points[-1]
         told.append(f"{_short(name)}: {fast:.0f} µs at M = {first}, {slow:.0f} at {last}")
