@@ -95,10 +95,23 @@ def test_who_is_first_and_by_how_much_the_top_step_leads() -> None:
     assert [found[SMALL, m].lead for m in BATCHES] == pytest.approx([1.5, 2, 3 / 8])
 
 
-def test_without_the_top_step_there_is_no_lead_but_a_first() -> None:
-    found = vis.standings(recording(left_out=(TOP,)), True)
-    assert (found[SMALL, 1].first, found[SMALL, 1].lead) == (LADDER[-2], None)
-    assert vis.ahead_table(recording(left_out=(TOP,)), ((1, 64),)).rows == []
+def test_on_a_gpu_that_lacks_the_top_step_the_last_that_got_a_time_stands_for_our_ladder() -> None:
+    some = recording(left_out=(TOP,))
+    assert (vis.top_step(recording()), vis.top_step(some)) == (TOP, LADDER[-2])
+    found = vis.standings(some, True)
+    assert [found[SMALL, m].first for m in BATCHES] == [LADDER[-2], LADDER[-2], "a_peer"]
+    assert (found[SMALL, 1].lead, found[SMALL, 64].lead) == (pytest.approx(3 / 2.5), None)
+    assert [row[2] for row in vis.ahead_table(some, ((1, 64),)).rows] == ["4 of 4"] * 2
+    assert vis.ahead_table(some, ()).caption.startswith(vis.brief(LADDER[-2]))
+    titles = [axes.get_title(loc="left") for axes in vis.plot_each_time(some, LARGE, True).axes]
+    assert any(title.startswith(vis.brief(LADDER[-2])) for title in titles)
+
+
+def test_without_any_step_there_is_no_lead_but_a_first() -> None:
+    some = recording(left_out=LADDER[-2:])
+    assert vis.top_step(some) == TOP
+    assert (vis.standings(some, True)[SMALL, 1].first, vis.standings(some, True)[SMALL, 1].lead) == ("a_peer", None)
+    assert vis.ahead_table(some, ((1, 64),)).rows == []
 
 
 def test_a_cell_without_others_has_no_standing() -> None:
@@ -119,7 +132,7 @@ def test_the_overview_has_each_lead_in_its_cell_blue_or_orange() -> None:
 
 
 def test_the_overview_draws_a_dash_where_the_top_step_has_no_time() -> None:
-    axes = vis.plot_standings(recording(left_out=(TOP,)), True).axes[0]
+    axes = vis.plot_standings(recording(left_out=LADDER[-2:]), True).axes[0]
     assert {text.get_text() for text in axes.texts} == {"–"}
 
 

@@ -118,6 +118,13 @@ def test_the_table_of_steps() -> None:
     assert vis.decode_left_out_table(recording()).rows == [["INT4, Marlin (vLLM)", "64", "wrong: its logits differ"]]
 
 
+def test_a_model_without_any_time_is_named_with_the_reason() -> None:
+    assert vis.decode_untimed(recording()) == ""  # Marlin lacks one batch only
+    row = {"batch": 1, "what": "step", "backend": "fp16_stream", "lm_head": "fp16_stream", "skipped": "too old"}
+    some = replace(recording(), rows=[*recording().rows, row, {**row, "batch": 8}])
+    assert vis.decode_untimed(some) == "FP16, our kernel, without a time: too old\n"
+
+
 def test_a_step_is_predicted_from_products_lm_head_by_its_bytes_and_the_remainder() -> None:
     found = vis.predicted_steps(recording(), kernels())
     rest = 0.25 + 0.5 + 0.25 + 0.25 + 0.125 + 0.625  # without linear and lm_head

@@ -70,6 +70,8 @@ def test_on_a_gpu_that_lacks_the_last_steps_the_last_is_another_and_ratios_are_n
     assert isnan(vis.over(ampere, SHAPE, True, 1, "cuda_stripes", "cuda_overlapped"))
     labels = vis.plot_kernels(ampere, SHAPE).axes[0].get_legend_handles_labels()[1]
     assert labels == ["FP16", "Step 5: stripes", "read floor"]
+    newer = only("read", "fp16", *LADDER[:5], "cuda_small_batch")  # which takes up to 32 tokens
+    assert [vis.last_step(newer, SHAPE, m=m) for m in (1, 64)] == ["cuda_small_batch", "cuda_stripes"]
     with pytest.raises(AwqdocError, match="No step of the ladder has a time on 256x128: install what"):
         vis.last_step(only("read", "fp16"), SHAPE)
 

@@ -144,6 +144,15 @@ def test_a_layer_as_a_figure_and_a_table() -> None:
     assert not any("AutoAWQ" in label for label in lines)
 
 
+def test_where_the_top_step_does_not_run_the_last_that_does_stands_for_our_ladder() -> None:
+    some = replace(
+        recording(),
+        rows=[{**row, "backend": LADDER[4] if row["backend"] == TOP else row["backend"]} for row in recording().rows],
+    )
+    assert vis.brief(LADDER[4]) in [row[0] for row in vis.layer_table(some, (1, 1024)).rows]
+    assert vis.brief(LADDER[4]) in [line.get_label() for line in vis.plot_layer(some).axes[0].lines]
+
+
 @pytest.mark.parametrize(
     "draw", [lambda: vis.plot_situations(recording(), SITUATIONS), lambda: vis.plot_layer(recording())]
 )

@@ -93,7 +93,7 @@ class Experiment:
 
 _TABLE = (
     Experiment("device", "What does this GPU say of itself?", minutes=0.1, timed=False),
-    Experiment("batch-sweep", "From which batch size on is INT4 slower than FP16?", minutes=1),
+    Experiment("batch-sweep", "From which batch size on is INT4 slower than FP16?", 1, gigabytes=10),
     Experiment(
         "training", "How was the model that ships with awqdoc trained, and how good is it?", minutes=5, timed=False
     ),
@@ -109,12 +109,12 @@ _TABLE = (
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
     Experiment("mistakes", "How large is each mistake of measuring?", minutes=1),
     Experiment("kernels", "How fast is every kernel, and how far from the floor?", 7, gigabytes=64),
-    Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", minutes=0.5),
+    Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", 0.5, gigabytes=8),
     Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
     Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", 1.5, gigabytes=10),
     Experiment("decode", "How long does a whole model take for a token, and where does it go?", 1.5, gigabytes=76),
     Experiment("prefill", "Does the GPU wait for Python while a prompt is read?", 0.5, gigabytes=45),
-    Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", minutes=2),
+    Experiment("agreement", "Do our times agree with Nsight Compute's and with Triton's do_bench?", 2, gigabytes=18),
 )
 EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
 

@@ -22,6 +22,7 @@ from awqdoc.visualization.all_kernels import (
     shape_leads_table,
     spans,
     standings,
+    top_step,
 )
 from awqdoc.visualization.alpha import (
     mean_losses,
@@ -85,6 +86,7 @@ from awqdoc.visualization.decoding import (
     decode_memory,
     decode_memory_table,
     decode_title,
+    decode_untimed,
     kind_calls_table,
     kind_floors,
     kind_gains_table,
@@ -312,6 +314,7 @@ __all__ = [
     "decode_memory",
     "decode_memory_table",
     "decode_title",
+    "decode_untimed",
     "describe",
     "device_table",
     "distance_table",
@@ -499,6 +502,7 @@ __all__ = [
     "timed",
     "to_svg",
     "tools_table",
+    "top_step",
     "training_result",
     "training_table",
     "transactions_table",

@@ -71,6 +71,12 @@ def brief(name: str) -> str:
     return title.removeprefix("INT4 ").replace(", through GPTQModel", "")
 
 
+def top_step(recording: Recording) -> str:
+    """Return the last step of our ladder that got a time: not every GPU runs all of them. If none did, the last."""
+    timed = {row["backend"] for row in recording.rows if "seconds" in row}
+    return next((name for name in reversed(LADDER) if name in timed), TOP)
+
+
 def spans(won: list[int], measured: list[int]) -> str:
     """Write batch sizes as runs of neighbours among those measured: ``1 to 16, 64``; ``none`` if there are none."""
     runs: list[list[int]] = []
@@ -139,27 +145,28 @@ def kernel_shares(recording: Recording, shape: str, zero_points: bool) -> dict[s
 
 def standings(recording: Recording, zero_points: bool) -> dict[tuple[str, int], Standing]:
     """Return (shape, M) -> who leads there; without cells in which nothing outside of our ladder got a time."""
-    found = {}
+    found, top = {}, top_step(recording)
     for shape in recording.parameters["shape"]:
         rows = timed_rows(recording, shape, zero_points)
         for m in recording.parameters["m"]:
             cell = {name: by_m[m] for name, by_m in rows.items() if m in by_m and name != "read"}
             if any(name not in LADDER for name in cell):
-                found[shape, m] = _standing(cell)
+                found[shape, m] = _standing(cell, top)
     return found
 
 
-def _standing(cell: dict[str, Row]) -> Standing:
+def _standing(cell: dict[str, Row], top: str) -> Standing:
     order = sorted(cell, key=lambda name: median(cell[name]["seconds"]))
     other = next(name for name in order if name not in LADDER)
-    return Standing(order[0], other, _ratio(cell[other], cell[TOP]) if TOP in cell else None)
+    return Standing(order[0], other, _ratio(cell[other], cell[top]) if top in cell else None)
 
 
 @styled
 def plot_standings(recording: Recording, zero_points: bool) -> Figure:
     """Draw a cell for each shape and M with our top step's lead in it: blue where it leads, orange where it trails."""
     shapes, batches = recording.parameters["shape"], recording.parameters["m"]
-    title = f"{brief(TOP)}: how many times as fast as the fastest other kernel; {kind(zero_points)}"
+    top = brief(top_step(recording))
+    title = f"{top}: how many times as fast as the fastest other kernel; {kind(zero_points)}"
     figure, axes = new_figure(title, height=1.6 + 0.24 * len(batches))
     found = standings(recording, zero_points)
     for x, shape in enumerate(shapes):
@@ -183,7 +190,7 @@ def plot_standings(recording: Recording, zero_points: bool) -> Figure:
         some = {m: lead for m, lead in leads.items() if lead is not None}
         ends = ", ".join(f"{lead:.2f} at M = {m}" for m, lead in some.items() if m & (m - 1) == 0)
         told.append(f"{shape}: leads at M {spans([m for m in some if some[m] > 1], batches)} ({ends or 'no time'})")
-    return describe(figure, f"The fastest other kernel's time over that of {brief(TOP)}. {'; '.join(told)}.", recording)
+    return describe(figure, f"The fastest other kernel's time over that of {top}. {'; '.join(told)}.", recording)
 
 
 def _cell(axes: Axes, x: int, y: int, lead: float | None) -> None:
@@ -209,8 +216,8 @@ def ahead_table(recording: Recording, ranges: tuple[tuple[int, int], ...]) -> Ta
                 told = [f"{some[cell]:.2f} ({cell[0]}, M = {cell[1]})" for cell in ends]
                 ahead = sum(lead > 1 for lead in some.values())
                 rows.append([kind(zero_points), f"{low} to {high}", f"{ahead} of {len(some)}", *told])
-    columns = ["weights", "M", "ahead in", "at best", "least"]
-    return Table(columns, rows, recording, f"{brief(TOP)} against the fastest other kernel, times as fast")
+    columns, top = ["weights", "M", "ahead in", "at best", "least"], brief(top_step(recording))
+    return Table(columns, rows, recording, f"{top} against the fastest other kernel, times as fast")
 
 
 def first_table(recording: Recording, zero_points: bool) -> Table:
@@ -230,10 +237,10 @@ def _placed(one: Standing | None) -> str:
 
 def contestants(recording: Recording, shape: str, zero_points: bool) -> list[str]:
     """Return the backends that a figure of one shape shows: our top step and all that are not of our ladder."""
-    timed = times_by_m(recording, shape, zero_points)
-    listed = [name for name in (TOP, *KERNELS) if name in timed]
+    timed, top = times_by_m(recording, shape, zero_points), top_step(recording)
+    listed = [name for name in (top, *KERNELS) if name in timed]
     unknown = [name for name in timed if name not in KERNELS and name != "read"]
-    return [name for name in dict.fromkeys([*listed, *unknown]) if name == TOP or name not in LADDER]
+    return [name for name in dict.fromkeys([*listed, *unknown]) if name == top or name not in LADDER]
 
 
 @styled

@@ -200,7 +200,7 @@ def peak_finding(recording: Recording, claimed: int = 16, near: float = NEAR) ->
         verdicts.append(f"{brief(name)}: {verdict}")
         some = [m for m in (asked[0], asked[-1], 2 * claimed) if m in gains]
         found += [f"{brief(name)} {', '.join(f'{gains[m]:.2f} at M = {m}' for m in some)}"] if some else []
-    return Finding(f"{shape}: {'; '.join(found)}", "; ".join(verdicts), recording)
+    return Finding(f"{shape}: {'; '.join(found) or 'no time'}", "; ".join(verdicts), recording)
 
 
 def decline_finding(recording: Recording, backend: str = "gptqmodel_marlin") -> Finding:
@@ -211,7 +211,7 @@ def decline_finding(recording: Recording, backend: str = "gptqmodel_marlin") -> 
         values = [one[m] for one in gains if m in one]
         found += [f"{min(values):.2f} to {max(values):.2f} at M = {m}"] if values else []
         verdicts.append(f"M = {m}: {verdict_on([value > 1 for value in values])}")
-    return Finding(f"{brief(backend)}, by layer: {'; '.join(found)}", "; ".join(verdicts), recording)
+    return Finding(f"{brief(backend)}, by layer: {'; '.join(found) or 'no time'}", "; ".join(verdicts), recording)
 
 
 def always_finding(recording: Recording) -> Finding:
@@ -236,7 +236,9 @@ def gemm_finding(recording: Recording, backend: str = "awq_cuda", below: int = 8
     gains = [kernel_gains(recording, backend, shape, True) for shape in recording.parameters["shape"]]
     few = [[gain for m, gain in one.items() if m < below] for one in gains if one]
     told = f"{min(map(min, few)):.2f} to {max(map(max, few)):.2f} times FP16's speed, by layer and M" if few else ""
-    return Finding(f"single layers: {told}", f"faster at all: {verdict_on([min(one) > 1 for one in few])}", recording)
+    return Finding(
+        f"single layers: {told or 'no time'}", f"faster at all: {verdict_on([min(one) > 1 for one in few])}", recording
+    )
 
 
 def salient_finding(recording: Recording, share: float = 0.01) -> Finding:

@@ -262,6 +262,15 @@ def decode_left_out_table(recording: Recording) -> Table:
     return Table(["model", "batch", "reason"], rows, recording, "Without a time")
 
 
+def decode_untimed(recording: Recording) -> str:
+    """Say of each model that got no time at any batch why, a line for each; empty if all got one."""
+    timed, reasons = step_samples(recording), dict[Model, str]()
+    for row in recording.skipped:
+        reasons.setdefault((row["backend"], row["lm_head"]), row["skipped"])  # that of the smallest batch
+    untimed = [model for model in reasons if model not in timed]
+    return "".join(f"{decode_title(model)}, without a time: {reasons[model]}\n" for model in untimed)
+
+
 @styled
 def plot_step_times(recording: Recording) -> Figure:
     """Draw ms per step over batch, with what the bytes allow."""

@@ -13,7 +13,7 @@ from awqdoc.kernels.table import LADDER
 from awqdoc.models.decoding import llama_3_8b
 from awqdoc.profiling import ratios
 from awqdoc.recordings import Recording
-from awqdoc.visualization.all_kernels import TOP, brief, kind, spans, timed_rows, times_by_m
+from awqdoc.visualization.all_kernels import TOP, brief, kind, spans, timed_rows, times_by_m, top_step
 from awqdoc.visualization.decoding import decode_title
 from awqdoc.visualization.roofline import LAYERS
 from awqdoc.visualization.style import colour, describe, legend, log_axis, new_figure, styled
@@ -266,7 +266,7 @@ def plot_layer(recording: Recording, zero_points: bool = True) -> Figure:
     axes.plot(batches, [base[m] / best[m] for m in batches], ":", color=colour("ink"), label="predicted (modelled)")
     axes.axhline(1, color=colour("ink"), linewidth=1)
     told = [f"predicted: {base[batches[0]] / best[batches[0]]:.2f} at M = {batches[0]}"]
-    for name, (hue, marker) in CURVES.items():
+    for name, (hue, marker) in ({top_step(recording): CURVES[TOP]} | CURVES).items():
         gain = {m: fp16[m] / seconds for m, seconds in times.get(name, {}).items() if m in fp16}
         if gain:
             axes.plot(list(gain), list(gain.values()), marker=marker, color=colour(hue), label=brief(name))
@@ -291,7 +291,7 @@ def layer_table(recording: Recording, batches: tuple[int, ...], zero_points: boo
     """
     times = layer_times(recording, zero_points)
     fp16, rows = times.get("fp16", {}), []
-    for name in ("fp16", TOP, *(name for name in times if name not in (*LADDER, "fp16", "read"))):
+    for name in ("fp16", top_step(recording), *(name for name in times if name not in (*LADDER, "fp16", "read"))):
         own = times.get(name, {})
         both = [m for m in own if m in fp16]
         won = "" if name == "fp16" or not both else spans([m for m in both if own[m] < fp16[m]], both)

@@ -125,7 +125,7 @@ if options.verify:
 
 timed = awqdoc.measure("kernels")
 shape, told = "28672x4096", {}
-step = vis.last_step(timed, shape, zero_points=False)  # not every GPU runs all of them
+step = vis.last_step(timed, shape, False, m=1024)  # that runs here at every M
 print(f"{KERNELS[step].title}, {timed.label}")
 for tokens in timed.parameters["m"]:
     gain = 1 / vis.over(timed, shape, False, tokens, step, "fp16")

@@ -48,7 +48,7 @@ if size.k % size.group_size:
 
 timed = awqdoc.measure("kernels")
 published = timed.origin == "recorded"
-costs = vis.kernel_costs(timed)
+costs, TOP = vis.kernel_costs(timed), vis.top_step(timed)
 print(timed.label)
 print(f"bytes      {costs.bandwidth / 1e12:.2f} TB/s")
 print(f"operations {costs.peak / 1e12:.0f} TFLOP/s")
@@ -68,7 +68,7 @@ full, none = (vis.turning_batch(size, bits, costs) for bits in (4, 16))
 print(f"{options.shape}: all up to M = {full:.0f}, nothing from M = {none:.0f} on")
 known = timed.covers({"shape": [options.shape], "m": [options.m]})
 cell = vis.kernel_times(timed, options.shape, True, options.m) if known else {}
-shown = sorted(cell.keys() - {"read", *LADDER[:-1]}, key=cell.__getitem__)
+shown = sorted(cell.keys() - ({"read", *LADDER} - {TOP}), key=cell.__getitem__)
 for name in shown:
     allowed = vis.predict_kernel(size, name, costs).seconds
     print(f"{1e6 * cell[name]:7.1f} µs, predicted {1e6 * allowed:6.1f}: {vis.brief(name)}")
@@ -82,7 +82,6 @@ if not shown:
 # output. All with zero points, as AWQ makes them. The prediction knows what a backend does,
 # not how well.
 
-TOP = LADDER[-1]
 situations = (
     vis.Situation("Decode, one user", TOP, "28672x4096", 1),
     vis.Situation("Decode, a small layer", TOP, "4096x4096", 1),

@@ -97,6 +97,7 @@ timed = awqdoc.measure("decode")
 published, batches = timed.origin == "recorded", timed.parameters["batch"]
 samples, floors = vis.step_samples(timed), vis.step_floors(timed)
 times = vis.plot_step_times(timed)
+print(vis.decode_untimed(timed), end="")
 
 # %%
 # All climb as the caches grow. By share FP16 comes closest to its dotted line. In numbers:

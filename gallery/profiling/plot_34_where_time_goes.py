@@ -40,6 +40,7 @@ vis.complete_recording(made, made.parameters)
 batches = made.parameters["batch"]
 published = made.origin == "recorded" and many == parser.get_default("batch")
 print(made.label)
+print(vis.decode_untimed(made), end="")
 
 least = vis.kind_floors(made, 1)
 for model in [one for one in (FP16, INT4) if one in least]:
