@@ -17,6 +17,7 @@ from awqdoc.profiling import trace
 
 AXES: dict[str, tuple[Any, ...]] = {"tokens": (256, 1024, 4096)}
 CPU = False
+CLOCK = "CUDA events around a prompt launched from Python; torch's profiler for busy"
 # Backends of the layers' products; lm_head is FP16. Of a prompt it multiplies the last token only.
 BACKENDS = ("fp16", "cuda_overlapped", "gptqmodel_marlin")
 ROUNDS = 12

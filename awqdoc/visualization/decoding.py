@@ -249,7 +249,7 @@ def prefill_table(recording: Recording) -> Table:
             gain = f"{median(ratios(base[tokens], row['seconds'])):.2f}"
             rows.append([decode_title(model), tokens, f"{ms:.2f}", f"{1000 * ms / tokens:.2f}", gain])
     columns = ["model", "tokens", "ms", "ms per 1000 tokens", "times as fast as FP16"]
-    return Table(columns, rows, recording, "Prefill of one prompt, medians")
+    return Table(columns, rows, recording, "Prefill of one prompt, launched from Python, medians")
 
 
 def decode_left_out_table(recording: Recording) -> Table:
