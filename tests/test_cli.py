@@ -42,6 +42,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gpu, "why_not_suitable", lambda: None)
     monkeypatch.setattr(gpu, "suitable", lambda: "NVIDIA Pretended")
+    monkeypatch.setattr(gpu, "memory_bytes", lambda: 141_000_000_000)
     monkeypatch.setattr(experiments, "run", run)
 
 

@@ -270,6 +270,21 @@ def test_what_lacks_its_material_is_replayed(
     assert toy.measured == []
 
 
+def test_beside_a_replay_of_another_gpu_that_gpu_is_replayed_too(
+    toy: Toy, recorded: Recording, pretended_gpu: dict[str, Any]
+) -> None:
+    other = replace(recorded, experiment="other", provenance=PROVENANCE | {"gpu": "NVIDIA Other"})
+    pretended_gpu["gpu"] = "NVIDIA Here"
+    assert measure("toy", beside=recorded) == recorded  # of the same GPU, and not the one here
+    assert ledger == [recorded]
+    assert measure("toy", beside=recorded, size=[2, 3]).parameters["size"] == [2, 3]
+    assert toy.measured == []
+    assert measure("toy", beside=other, size=1).origin == "measured"  # nobody recorded it on that GPU
+    assert measure("toy", beside=replace(recorded, origin="measured"), size=1).origin == "measured"
+    pretended_gpu["gpu"] = PROVENANCE["gpu"]
+    assert measure("toy", beside=recorded, size=1).origin == "measured"
+
+
 @pytest.mark.parametrize(("gigabytes", "measured"), [(24, False), (80, True)])
 @pytest.mark.parametrize("mode", ["auto", "live"])
 def test_what_does_not_fit_into_the_memory_is_replayed(

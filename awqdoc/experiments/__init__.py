@@ -91,6 +91,7 @@ class Experiment:
         return cells
 
 
+# Pages hold `kernels` and `decode` side by side, so they need the same: both are measured, or neither.
 _TABLE = (
     Experiment("device", "What does this GPU say of itself?", minutes=0.1, timed=False),
     Experiment("batch-sweep", "From which batch size on is INT4 slower than FP16?", 1, gigabytes=10),
@@ -108,8 +109,8 @@ _TABLE = (
     Experiment("packing-speed", "How fast is packing, ours and AutoAWQ's, on a CPU and on a GPU?", 3),
     Experiment("awq-speed", "How long does AWQ take for a large model, by us and by AutoAWQ?", 3),
     Experiment("mistakes", "How large is each mistake of measuring?", minutes=1),
-    Experiment("kernels", "How fast is every kernel, and how far from the floor?", 7, gigabytes=64),
-    Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", 0.5, gigabytes=8),
+    Experiment("kernels", "How fast is every kernel, and how far from the floor?", 7, gigabytes=76),
+    Experiment("hierarchy", "How far away is the memory, and how fast are the tensor cores?", 0.5, gigabytes=10),
     Experiment("monitoring", "What does 100 % utilization mean?", minutes=1),
     Experiment("xray", "What happens inside a kernel, block by block and phase by phase?", 1.5, gigabytes=10),
     Experiment("decode", "How long does a whole model take for a token, and where does it go?", 1.5, gigabytes=76),
@@ -122,7 +123,7 @@ EXPERIMENTS = {experiment.name: experiment for experiment in _TABLE}
 ledger: list[Recording] = []
 
 
-def measure(name: str, **parameters: Any) -> Recording:
+def measure(name: str, beside: Recording | None = None, **parameters: Any) -> Recording:
     """Measure an experiment on this machine's GPU, or replay its recording where there is none.
 
     The environment variable ``AWQDOC_MODE`` decides: ``auto`` (the default) measures if a suitable GPU is
@@ -133,6 +134,9 @@ def measure(name: str, **parameters: Any) -> Recording:
     ----------
     name : str
         One of `EXPERIMENTS`.
+    beside : Recording, optional
+        What the result will stand beside. If that is a replay of another GPU than the one here, this one is replayed
+        of the same GPU too, where it was recorded there: a page shall not compare two GPUs unawares.
     **parameters
         Axis = value or list of values; an axis that is not given keeps its published values. Values that
         nobody recorded are measured on the CPU where that is possible, and labelled so.
@@ -148,9 +152,17 @@ def measure(name: str, **parameters: Any) -> Recording:
     """
     experiment = lookup(name)
     wanted = _complete(experiment, parameters)
-    result = _measure_or_replay(experiment, wanted, mode(), bool(parameters))
+    result = _replay_beside(beside, name, wanted) or _measure_or_replay(experiment, wanted, mode(), bool(parameters))
     ledger.append(result)
     return result
+
+
+def _replay_beside(beside: Recording | None, name: str, wanted: Parameters) -> Recording | None:
+    """Return the recording of the GPU that `beside` replays, or None if that is the one here, or has none."""
+    if beside is None or beside.origin != "recorded" or beside.provenance["gpu"] == gpu.suitable():
+        return None
+    found = [one for one in find(name) if one.provenance["gpu"] == beside.provenance["gpu"] and one.covers(wanted)]
+    return found[0].select(**wanted) if found else None
 
 
 def mode() -> str:

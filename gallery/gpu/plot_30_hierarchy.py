@@ -101,7 +101,7 @@ if published:
 # The hierarchy
 # -------------
 
-hierarchy = vis.plot_distances(found, awqdoc.measure("device"))
+hierarchy = vis.plot_distances(found, awqdoc.measure("device", beside=found))
 script.display(vis.levels_table(found))
 
 # %%

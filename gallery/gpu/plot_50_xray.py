@@ -65,7 +65,8 @@ if options.kernel_config:
 
 published = False
 if asked & parts:
-    seen, bounds = awqdoc.measure("xray"), awqdoc.measure("hierarchy")
+    seen, names = awqdoc.measure("xray"), ("hierarchy", "device")
+    bounds, device = (awqdoc.measure(name, beside=seen) for name in names)
     published = seen.origin == "recorded" and not given  # then fail if the text is wrong
     top = vis.kernels_with(seen, "block")[0]
 display(vis.xray_launch_table(seen, 1, bounds)) if "benchmark" in asked else None

@@ -22,7 +22,8 @@ from awqdoc import visualization as vis
 from awqdoc.kernels.ladder.records import CODES, tokens
 
 options = script.parse(script.parser("Show what lies in which memory during a kernel."))
-seen, device = awqdoc.measure("xray"), awqdoc.measure("device")
+seen = awqdoc.measure("xray")
+device = awqdoc.measure("device", beside=seen)
 published = seen.origin == "recorded"  # then the build fails if the text is wrong
 kernels = vis.kernels_with(seen, "block")
 top = kernels[0]

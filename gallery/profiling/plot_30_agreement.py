@@ -155,8 +155,8 @@ for one in ([] if published else [timed]) + recordings.find("agreement"):
 # how many samples of the last are nearer to the longest taken alone than to the shortest:
 
 axes = {"shape": ["4096x4096", "28672x4096"], "m": [1]}
-sweep = awqdoc.measure("batch-sweep", **axes)
-every, us = awqdoc.measure("kernels", zero_points=[True], **axes), {}
+sweep = awqdoc.measure("batch-sweep", beside=timed, **axes)
+every, us = awqdoc.measure("kernels", beside=timed, zero_points=[True], **axes), {}
 for shape, name in [(s, n) for s in axes["shape"] for n in ("triton_fused", "fp16")]:
     alone = vis.agreement_rows(timed, f"{name} {shape} 1")["graph"]["seconds"]
     runs = [alone, *(vis.timed(one, name, shape)[0]["seconds"] for one in (sweep, every))]

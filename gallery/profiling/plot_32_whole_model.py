@@ -134,7 +134,7 @@ assert not published or (2 < fair[OURS] < usual[OURS] < 3 and shares[OURS] < 0.7
 # added up over all layers, lm_head by its bytes, and the rest of a step as a profiler saw
 # it (:ref:`sphx_glr_gallery_profiling_plot_34_where_time_goes.py`) do give the step:
 
-kernels = awqdoc.measure("kernels")
+kernels = awqdoc.measure("kernels", beside=timed)
 predicted = vis.predicted_steps(timed, kernels)
 off = [median(samples[m][b]) / s for m, own in predicted.items() for b, s in own.items()]
 if off:

@@ -140,7 +140,7 @@ script.display(vis.Table(columns, rows, None, "Times as fast as FP16 at most"))
 # In a prompt hundreds of tokens share each weight, so arithmetic binds, and it is the same.
 # How long does one take, launched from Python, and how long of that has the GPU work?
 
-prompt = awqdoc.measure("prefill")
+prompt = awqdoc.measure("prefill", beside=timed)
 seen = {(r["backend"], r["tokens"]): r for r in prompt.rows if "seconds" in r}
 for (_, m), row in seen.items() if prompt.origin == "recorded" else ():
     share = row["busy"] / median(row["seconds"])
