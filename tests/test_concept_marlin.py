@@ -39,7 +39,7 @@ def run(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
     notebook.glue = lambda name, value, display: glued.update({name: value})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "myst_nb", notebook)
     probes = recordings.find("hierarchy")[0]
-    monkeypatch.setattr(awqdoc, "measure", lambda name: {"kernels": recording, "hierarchy": probes}[name])
+    monkeypatch.setattr(awqdoc, "measure", lambda name, **_: {"kernels": recording, "hierarchy": probes}[name])
     left: dict[str, Any] = {}
     exec("\n".join(CELL.findall(PAGE)), left)
     return glued, left

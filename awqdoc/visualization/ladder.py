@@ -43,7 +43,7 @@ def kernel_times(recording: Recording, shape: str, zero_points: bool, m: int) ->
 def over(recording: Recording, shape: str, zero_points: bool, m: int, name: str, base: str) -> float:
     """Return the median of a kernel's time over another's, round by round; nan where one of them has no time."""
     rows = kernel_rows(recording, shape, zero_points, m)
-    own, other = (rows[one].get("seconds") for one in (name, base))
+    own, other = (rows.get(one, {}).get("seconds") for one in (name, base))
     return median(a / b for a, b in zip(own, other, strict=True)) if own and other else nan
 
 
