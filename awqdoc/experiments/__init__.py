@@ -74,11 +74,9 @@ class Experiment:
         if lack is not None or not published or not self.gigabytes or gpu.why_not_suitable() is not None:
             return lack
         found = gpu.memory_bytes() / 1e9
-        return (
-            f"it needs {self.gigabytes:g} GB of GPU memory; this GPU has {found:.0f}"
-            if found < self.gigabytes
-            else None
-        )
+        if found < self.gigabytes:
+            return f"it needs {self.gigabytes:g} GB of GPU memory; this GPU has {found:.0f}"
+        return None
 
     def cells(self, parameters: Parameters) -> list[dict[str, Any]]:
         """Every combination of one value of each axis: what is measured, and kept, at a time.
